@@ -1,0 +1,88 @@
+"""The inode table: what the kernel holds, and how often it was handed out.
+
+The kernel counts each entry it was given (by lookup, or by an entry of
+readdirplus that it accepted) and gives the counts back with FORGET. A node is
+kept while its `nlookup` is not 0.
+
+INVARIANTS
+- Inode numbers are handed out in rising order and never again for another thing,
+  so `generation` is always 0. Entries that are listed first have smaller numbers:
+  tools that sort by inode (fts, `cp -r`, `tar`) then read in listing order.
+- The root is never forgotten.
+"""
+
+from __future__ import annotations
+
+from itertools import count
+
+from s3mount.model import ObjectInfo
+from s3mount.namespace.directory import Directory
+
+ROOT_INO = 1  # FUSE_ROOT_ID
+
+
+class Node:
+    """One inode: a directory, or one version of one object."""
+
+    __slots__ = ("directory", "info", "ino", "name", "nlookup", "parent", "was_read")
+
+    def __init__(
+        self,
+        ino: int,
+        parent: Node | None,
+        name: str,
+        *,
+        info: ObjectInfo | None = None,
+        directory: Directory | None = None,
+    ) -> None:
+        self.ino = ino
+        self.parent = parent
+        self.name = name
+        self.info = info  # of a file
+        self.directory = directory  # of a directory
+        self.nlookup = 0
+        self.was_read = False  # whether any byte of it was ever handed out
+
+    def __repr__(self) -> str:
+        kind = "directory" if self.directory is not None else "file"
+        return f"<Node {self.ino} {kind} {self.name!r} nlookup={self.nlookup}>"
+
+
+class Inodes:
+    """ino -> Node, with the kernel's lookup counts."""
+
+    def __init__(self, root: Directory) -> None:
+        self._numbers = count(ROOT_INO)
+        self.root = Node(self.new_ino(), None, "", directory=root)
+        self._nodes: dict[int, Node] = {self.root.ino: self.root}
+
+    def new_ino(self) -> int:
+        """The next inode number."""
+        return next(self._numbers)
+
+    def get(self, ino: int) -> Node | None:
+        """The node, or None when the kernel does not (or no longer) hold it."""
+        return self._nodes.get(ino)
+
+    def add(self, node: Node) -> Node:
+        """Keep the node; it goes when its lookups are forgotten."""
+        self._nodes[node.ino] = node
+        return node
+
+    def remember(self, node: Node) -> None:
+        """The kernel was given the node once more."""
+        if self._nodes.get(node.ino) is None:
+            self._nodes[node.ino] = node
+        node.nlookup += 1
+
+    def forget(self, ino: int, nlookup: int) -> None:
+        """The kernel gives `nlookup` of its references back."""
+        node = self._nodes.get(ino)
+        if node is None:
+            return
+        node.nlookup = max(0, node.nlookup - nlookup)
+        if node.nlookup == 0 and node is not self.root:
+            del self._nodes[ino]
+
+    def __len__(self) -> int:
+        return len(self._nodes)

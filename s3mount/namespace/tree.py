@@ -1,0 +1,298 @@
+"""The tree of names: finds and lists entries, asking S3 only for what is not known.
+
+`Tree` joins the inode table, the directories' knowledge and the bucket. A name in a
+stretch that is known, and fresh, costs no request. In the dark, one LIST that starts
+just before the name says in one round trip whether it is a file, a directory or
+nothing, and brings the names that follow.
+
+Freshness: what was learned by a request sent at time t is good until t + TTL, and
+always good for whoever asked before t. So with a TTL of 0 every question goes to S3,
+once.
+
+INVARIANT: knowledge carries the time its request was *sent*; what changed in
+the bucket after that may be unknown to it.
+
+Must not know: errno, bytes names, file handles, blocks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+import trio
+
+from s3mount.errors import BadReply
+from s3mount.flight import Flights
+from s3mount.namespace.directory import Directory, Sighting, shown_at
+from s3mount.namespace.inodes import Inodes, Node
+from s3mount.namespace.known import END, START, after
+from s3mount.namespace.listing import DELIMITER, KEY_MAX, Chapter, delimited, is_showable
+from s3mount.s3.bucket import Bucket
+
+OnLost = Callable[[int, list[str]], None]
+
+# A lookup needs at most four pages (the directory's start, the name's surroundings, the
+# probe below "name/", and one more when a page ends between); more means that the
+# endpoint does not do what was asked.
+_MAX_PAGES_A_LOOKUP = 8
+
+
+class Found(NamedTuple):
+    """The answer to a lookup."""
+
+    node: Node | None  # None: no such name
+    ttl: float  # seconds for which the answer stays good
+
+
+class Tree:
+    """Names below one prefix of one bucket."""
+
+    def __init__(
+        self,
+        bucket: Bucket,
+        prefix: str,
+        nursery: trio.Nursery,
+        *,
+        metadata_ttl: float,
+        negative_ttl: float,
+    ) -> None:
+        self._bucket = bucket
+        self._flights: Flights[Chapter] = Flights(nursery)
+        self._metadata_ttl = metadata_ttl
+        self._negative_ttl = negative_ttl
+        self._directories: dict[str, Directory] = {}
+        self.inodes = Inodes(self._directory(prefix))
+        self._directory(prefix).ino = self.inodes.root.ino
+        self.on_lost: OnLost = lambda _ino, _names: None
+        self.hidden = 0  # keys seen that no path can show
+
+    # --- asking -------------------------------------------------------------------
+
+    async def lookup(self, parent: Node, name: str) -> Found:
+        """The entry `name` of the directory `parent`.
+
+        Raises any `RequestError` when S3 had to be asked and the answer failed.
+        """
+        directory = parent.directory
+        assert directory is not None
+        key = directory.prefix + name
+        if not is_showable(name) or len(key.encode("utf-8", "surrogatepass")) > KEY_MAX:
+            return Found(None, self._negative_ttl)
+        asked = trio.current_time()
+        for _ in range(_MAX_PAGES_A_LOOKUP):
+            now = trio.current_time()
+            sighting = directory.find(
+                name,
+                positive=min(asked, now - self._metadata_ttl),
+                negative=min(asked, now - self._negative_ttl),
+            )
+            if sighting is not None:
+                return self._found(parent, name, sighting, now)
+            await self._light(directory, name, asked)
+        raise BadReply(
+            f"the endpoint's listings of {directory.prefix!r} never reach {name!r}",
+            "use an endpoint that supports ListObjectsV2 with start-after",
+        )
+
+    def known(self, parent: Node, name: str, not_before: float) -> Found | None:
+        """The entry as it stands now, for a listing that learned it at or after `not_before`.
+
+        None when the name is gone meanwhile.
+        """
+        directory = parent.directory
+        assert directory is not None
+        learned = directory.known.since(shown_at(name))
+        sighting = directory.sighting(name, not_before if learned is None else learned)
+        if sighting.is_absent:
+            return None
+        return self._found(parent, name, sighting, trio.current_time())
+
+    def listing(self, parent: Node) -> Listing:
+        """A fresh walk through the entries of the directory `parent`."""
+        assert parent.directory is not None
+        now = trio.current_time()
+        return Listing(self, parent.directory, now - self._metadata_ttl)
+
+    async def learn_root(self) -> None:
+        """List the first page of the root: the mount's check, and its first knowledge."""
+        directory = self.inodes.root.directory
+        assert directory is not None
+        await self.learn(directory, START)
+
+    def doubt(self, node: Node) -> None:
+        """S3 answered that the file is gone or changed: the next lookup of its name asks again."""
+        if node.parent is None or node.parent.directory is None:
+            return
+        directory = node.parent.directory
+        directory.forget(node.name)
+        self.on_lost(directory.ino, [node.name])
+
+    # --- learning -----------------------------------------------------------------
+
+    async def learn(self, directory: Directory, lo: str, *, not_before: float = 0.0) -> None:
+        """Learn one page of `directory` from the position `lo` on."""
+        work = partial(self._list, directory, lo)
+        await self._flights.join((directory.prefix, lo), work, not_before=not_before)
+
+    def learn_ahead(self, directory: Directory, lo: str) -> None:
+        """Have the page from `lo` on listed, without waiting."""
+        self._flights.start((directory.prefix, lo), partial(self._list, directory, lo))
+
+    async def _light(self, directory: Directory, name: str, asked: float) -> None:
+        """One request that brings `name` out of the dark, or nearer to the light.
+
+        The first dark lookup lists from just before the name. The second takes the
+        directory from its start: the names of one directory are mostly asked for together.
+        """
+        ttl = min(self._metadata_ttl, self._negative_ttl)
+        not_before = min(asked, trio.current_time() - ttl)
+        if _is_since(directory, name, not_before):
+            await self._probe(directory, name, not_before)
+        elif directory.dark_lookups and not _is_since(directory, START, not_before):
+            directory.dark_lookups = 0
+            await self.learn(directory, START, not_before=not_before)
+        else:
+            directory.dark_lookups += 1
+            await self.learn(directory, after(just_before(name)), not_before=not_before)
+
+    async def _probe(self, directory: Directory, name: str, not_before: float) -> None:
+        """Ask whether anything lies below "name/": a thousand "name.x" may stand between."""
+        work = partial(self._list_below, directory, name)
+        await self._flights.join((directory.prefix, name, "/"), work, not_before=not_before)
+
+    async def _list(self, directory: Directory, lo: str) -> Chapter:
+        sent = trio.current_time()
+        token = directory.tokens.get(lo)
+        page = await self._bucket.list_page(
+            directory.prefix,
+            delimiter=DELIMITER,
+            start_after="" if token else self._start_after(directory, lo),
+            token=token,
+        )
+        directory.tokens.pop(lo, None)
+        chapter = delimited(page, directory.prefix, lo)
+        if page.next_token is not None:
+            directory.tokens[chapter.hi] = page.next_token
+        self._apply(directory, chapter, sent)
+        return chapter
+
+    async def _list_below(self, directory: Directory, name: str) -> Chapter:
+        sent = trio.current_time()
+        position = shown_at(name)
+        page = await self._bucket.list_page(directory.prefix + position, max_keys=1)
+        chapter = Chapter(directory.prefix, position, after(position))
+        if page.objects:
+            chapter.directories[name] = None
+        self._apply(directory, chapter, sent)
+        return chapter
+
+    def _apply(self, directory: Directory, chapter: Chapter, sent: float) -> None:
+        self.hidden += chapter.hidden
+        lost = directory.apply(chapter, sent)
+        if lost and directory.ino:
+            self.on_lost(directory.ino, lost)
+
+    @staticmethod
+    def _start_after(directory: Directory, lo: str) -> str:
+        """What to send as start-after so that the answer begins at `lo`; "" at the start."""
+        if lo == START:
+            return ""
+        before = lo[:-1] if lo.endswith("\0") else just_before(lo)
+        return directory.prefix + before
+
+    # --- making answers -----------------------------------------------------------
+
+    def _directory(self, prefix: str) -> Directory:
+        directory = self._directories.get(prefix)
+        if directory is None:
+            directory = self._directories[prefix] = Directory(prefix)
+        return directory
+
+    def _found(self, parent: Node, name: str, sighting: Sighting, now: float) -> Found:
+        ttl = self._negative_ttl if sighting.is_absent else self._metadata_ttl
+        left = max(0.0, sighting.learned + ttl - now)
+        return Found(None if sighting.is_absent else self._node(parent, name, sighting), left)
+
+    def _node(self, parent: Node, name: str, sighting: Sighting) -> Node:
+        """The node of an entry: the one that the kernel holds, or a new one."""
+        assert parent.directory is not None
+        inos = parent.directory.inos
+        ino = inos.get(name)
+        node = None if ino is None else self.inodes.get(ino)
+        if node is None:
+            if ino is None:
+                ino = inos[name] = self.inodes.new_ino()
+            node = Node(ino, parent, name, info=sighting.info)
+            if sighting.is_directory:
+                node.directory = self._directory(parent.directory.prefix + shown_at(name))
+                node.directory.ino = ino
+        elif sighting.info is not None:
+            node.info = sighting.info  # the same version; its mtime or storage class may be new
+        return node
+
+
+class Listing:
+    """One pass through a directory's entries, for one open directory handle.
+
+    `names` only grows, so an index into it is a stable cursor whatever happens to the
+    directory meanwhile.
+    """
+
+    def __init__(self, tree: Tree, directory: Directory, not_before: float) -> None:
+        self._tree = tree
+        self._directory = directory
+        self._position = START
+        self.not_before = not_before
+        self.names: list[str] = []
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether `names` holds every entry."""
+        return self._position == END
+
+    async def extend(self) -> None:
+        """Wait for more names; returns with more of them, or complete.
+
+        Raises any `RequestError`.
+        """
+        while not self.is_complete:
+            known = self._directory.known
+            reached = known.reach(self._position, self.not_before)
+            if reached == self._position:
+                await self._tree.learn(self._directory, self._position, not_before=self.not_before)
+                if known.reach(self._position, self.not_before) == self._position:
+                    raise BadReply(
+                        f"a listing of {self._directory.prefix!r} makes no headway",
+                        "use an endpoint that supports ListObjectsV2",
+                    )
+                continue
+            more = self._directory.shown(self._position, reached)
+            self._position = reached
+            if reached in self._directory.tokens:
+                self._tree.learn_ahead(self._directory, reached)
+            if more:
+                self.names.extend(more)
+                return
+
+
+def _is_since(directory: Directory, position: str, not_before: float) -> bool:
+    learned = directory.known.since(position)
+    return learned is not None and learned >= not_before
+
+
+def just_before(position: str) -> str:
+    """A string a little less than `position`, with few or no keys between the two.
+
+    It is sent to S3 as start-after, so it holds no odd characters: the last one's
+    neighbour, and then the greatest ones of ASCII. Any string less than `position` is
+    right; a nearer one only wastes less of the page.
+    """
+    head, last = position[:-1], ord(position[-1])
+    below = last - 1
+    if chr(below) == DELIMITER:
+        below -= 1  # within "head/..." servers differ in how they roll up the rest
+    if below < 0x20 or 0xD800 <= below <= 0xDFFF:  # control characters, surrogates
+        return head
+    return head + chr(below) + "~~~~"
