@@ -1,0 +1,422 @@
+"""Blocks of objects on local disk, that outlive the mount.
+
+A row's key names a version of an object, an offset and a length, so a row never
+changes: it is there, or it is not.
+
+INVARIANTS
+- No failure here reaches a reader: whatever goes wrong is a miss, and one warning.
+- A hit is right: `True` stands for the very bytes that were put under that key,
+  checked on every read. A row that fails the check is deleted.
+- Nothing here makes a reader wait for a write: `put` only queues, and says False
+  when the writer is behind.
+- State belongs to the trio thread. The threads (one writer, a few readers) get
+  plain values, and give back plain values.
+
+What the user must correct is an error when the cache opens: a directory that cannot
+be made, is not ours, or may not be written. What the machine suffers is a
+warning, and the cache works on as far as it can: with a full disk it serves
+what it has; with a read-only filesystem, a broken or removed database or a removed
+directory it misses, and tries again every minute; a broken database is made anew.
+
+Knows no S3 and no files: keys are opaque.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple, TypeVar
+
+import outcome
+import trio
+
+from s3mount.cache.block_disk import key_digest
+from s3mount.cache.directory import prepare
+from s3mount.cache.jobs import (
+    Connections,
+    Report,
+    discard,
+    evict,
+    read_rows,
+    touch,
+    write_rows,
+)
+from s3mount.cache.row_index import RowIndex, is_busy, is_damaged
+from s3mount.cache.threads import Threads
+from s3mount.metrics import Metrics
+
+log = logging.getLogger(__name__)
+
+_READERS = 3
+_BATCH_BYTES = 8 << 20  # written in one transaction, and then released at once
+_BATCH_ROWS = 128
+_BATCHES_AHEAD = 2  # given to the writer, so that it need not wait for the trio thread
+_TOUCHED_MAX = 4096  # keys whose recency is kept in memory before the database learns it
+_OPEN_PATIENCE = 2.0  # seconds that a mount waits for a database that others hold locked
+_CLOSE_PATIENCE = 10.0
+_PAUSE = 60.0  # seconds without writing after a failure, and between tries to open again
+
+
+T = TypeVar("T")
+
+
+def _nothing(*_: object) -> None:
+    """What is to be done when there is nothing to do."""
+
+
+class _Pending(NamedTuple):
+    """A row that waits for the writer."""
+
+    key: str
+    data: memoryview
+    release: Callable[[], None]
+
+
+class BlockCache:
+    """The cache of one directory, which other mounts may use at the same time."""
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        size_limit: int,
+        free_share: float,
+        queue_limit: int,
+        metrics: Metrics,
+    ) -> None:
+        """Use `open`. Starts the threads; the database comes later."""
+        self._directory = directory
+        self._size_limit = size_limit
+        self._free_share = free_share
+        self._queue_limit = queue_limit
+        self._metrics = metrics
+        # Small limits want small batches, so that what is written between two looks at
+        # the volume stays a small part of the limit.
+        self._batch_bytes = min(_BATCH_BYTES, max(1, size_limit // 16))
+        self._margin = _BATCHES_AHEAD * self._batch_bytes
+        self._connections = Connections(directory, size_limit=size_limit)
+        self._readers = Threads("cache-reader", _READERS, at_exit=self._connections.close)
+        self._writer = Threads("cache-writer", 1, at_exit=self._connections.close)
+        self._index: RowIndex | None = None  # None: everything misses
+        self._opened = trio.Event()
+        self._opening = False
+        self._closed = False
+        self._damaged: RowIndex | None = None
+        # trio times before which nothing is written, or opened
+        self._write_at = self._open_at = -math.inf
+        self._warned: set[str] = set()
+        self._queue: deque[_Pending] = deque()
+        self._queued_bytes = 0  # in the queue and with the writer
+        self._jobs = 0  # given to the writer and not ended
+        self._evicting = False
+        self._idle = trio.Event()
+        self._touched: dict[bytes, float] = {}
+
+    @classmethod
+    async def open(
+        cls,
+        directory: Path,
+        *,
+        size_limit: int,
+        free_share: float = 0.05,
+        queue_limit: int = 32 << 20,
+        metrics: Metrics,
+    ) -> BlockCache:
+        """Open the cache in `directory`, which is made when it is not there.
+
+        Returns within some milliseconds however much is cached, and after 2 s at most
+        when another program holds the database: until it is had, everything misses.
+
+        Args:
+            directory: its own directory, mode 0700; may be shared by several mounts.
+            size_limit: bytes on disk, value files and database together.
+            free_share: the part of the filesystem that is left free for others.
+            queue_limit: bytes that may wait for the writer.
+            metrics: counts cache.hits, cache.misses, cache.dropped, cache.evicted,
+                cache.bad, cache.bytes_read, cache.bytes_written.
+
+        Raises:
+            UsageError: the directory cannot be made, is not ours or cannot be written.
+        """
+        warning = await trio.to_thread.run_sync(prepare, directory)
+        self = cls(
+            directory,
+            size_limit=size_limit,
+            free_share=free_share,
+            queue_limit=queue_limit,
+            metrics=metrics,
+        )
+        if warning:
+            self._warn("directory", warning)
+        self._reopen()
+        with trio.move_on_after(_OPEN_PATIENCE):
+            await self._opened.wait()
+        return self
+
+    # --- reading --------------------------------------------------------------------
+
+    async def get(self, wants: Sequence[tuple[str, memoryview]]) -> list[bool]:
+        """Fill each buffer with the row of its key, if there is one of just that length.
+
+        True: the buffer holds the row, verified. False: there is none that is good, and
+        the buffer's content is undefined. One hop to a thread for all of them. When this
+        has returned, raised or been cancelled, nothing writes into the buffers.
+        """
+        index = self._index
+        if index is None or self._closed or not wants:
+            await trio.lowlevel.checkpoint()
+            self._metrics.count("cache.misses", len(wants))
+            if not self._closed:
+                self._reopen()
+            return [False] * len(wants)
+        results = await self._readers.run(partial(read_rows, self._connections, index, wants))
+        if results.bad:
+            self._metrics.count("cache.bad", len(results.bad))
+            log.warning(
+                "%d damaged block(s) in the cache deleted: %s", len(results.bad), results.reason
+            )
+            self._discard(index, results.bad)
+        if results.failure is not None:
+            self._failed(index, results.failure, "read")
+        self._note_hits(wants, results.hits)
+        return results.hits
+
+    def _note_hits(self, wants: Sequence[tuple[str, memoryview]], hits: list[bool]) -> None:
+        now = time.time()
+        size = 0
+        for (key, buffer), hit in zip(wants, hits, strict=True):
+            if hit:
+                self._touched[key_digest(key)] = now
+                size += len(buffer)
+        self._metrics.count("cache.hits", hits.count(True))
+        self._metrics.count("cache.misses", hits.count(False))
+        self._metrics.count("cache.bytes_read", size)
+        if len(self._touched) >= _TOUCHED_MAX:
+            self._flush_recency()
+
+    def _discard(self, index: RowIndex, keys: list[str]) -> None:
+        def done(in_place: bool) -> None:
+            if not in_place:
+                self._lost(index)
+
+        self._submit(index, partial(discard, index, keys), done)
+
+    def surely_absent(self, key: str) -> bool:
+        """True only when `key` is not cached; False when it is, or when that is unknown.
+
+        A hint that saves a hop to a thread; wrong, it costs one GET.
+        """
+        return self._index is None
+
+    # --- writing --------------------------------------------------------------------
+
+    def put(self, key: str, data: memoryview, release: Callable[[], None]) -> bool:
+        """Queue a row for the writer. Never blocks.
+
+        True: `release()` is called on the trio thread as soon as the bytes are no longer
+        needed, whether they could be stored or not; until then they must not change.
+        False: the row is dropped, because the writer is behind or the disk refuses;
+        `release` is not called, the buffer is still the caller's.
+        """
+        if (
+            self._closed
+            or self._index is None
+            or self._queued_bytes + len(data) > self._queue_limit
+            or trio.current_time() < self._write_at
+            or len(data) > self._batch_bytes
+        ):
+            self._metrics.count("cache.dropped")
+            return False
+        self._queue.append(_Pending(key, data, release))
+        self._queued_bytes += len(data)
+        self._feed_writer()
+        return True
+
+    def _feed_writer(self) -> None:
+        """Give the writer what is queued, in batches, and note when it is idle."""
+        index = self._index
+        while self._queue and self._jobs < _BATCHES_AHEAD and not self._evicting:
+            batch = self._take_batch()
+            if index is None:
+                self._release(batch)
+                continue
+            job = partial(
+                write_rows,
+                index,
+                [(pending.key, pending.data) for pending in batch],
+                volume_limit=self._size_limit - self._margin,
+                free_share=self._free_share,
+            )
+            self._submit(
+                index,
+                job,
+                partial(self._written, index),
+                failed=partial(self._not_written, index, len(batch)),
+                always=partial(self._release, batch),
+            )
+        if not self._jobs and not self._queue:
+            self._idle.set()
+
+    def _take_batch(self) -> list[_Pending]:
+        batch: list[_Pending] = []
+        size = 0
+        while self._queue and len(batch) < _BATCH_ROWS:
+            size += len(self._queue[0].data)
+            if batch and size > self._batch_bytes:
+                break
+            batch.append(self._queue.popleft())
+        return batch
+
+    def _written(self, index: RowIndex, report: Report) -> None:
+        self._metrics.count("cache.bytes_written", report.written)
+        self._metrics.count("cache.dropped", report.dropped)
+        if report.replaced:
+            self._lost(index)
+        elif report.excess:
+            self._evict(index)
+
+    def _not_written(self, index: RowIndex, rows: int) -> None:
+        self._metrics.count("cache.dropped", rows)
+        self._evict(index)  # a full disk is the likely reason
+
+    def _release(self, batch: list[_Pending]) -> None:
+        for pending in batch:
+            self._queued_bytes -= len(pending.data)
+            pending.release()
+
+    def _evict(self, index: RowIndex) -> None:
+        """Give up a twentieth of the limit, least recently used first."""
+        if self._evicting or index is not self._index:
+            return
+        self._evicting = True
+        touched, self._touched = self._touched, {}
+
+        def done(rows: int) -> None:
+            self._metrics.count("cache.evicted", rows)
+
+        def ended() -> None:
+            self._evicting = False
+
+        job = partial(
+            evict,
+            index,
+            touched,
+            volume_limit=self._size_limit - self._margin,
+            free_share=self._free_share,
+            batch=self._size_limit // 20,
+        )
+        self._submit(index, job, done, always=ended)
+
+    def _flush_recency(self) -> None:
+        """Tell the database what was used lately; other daemons' evictions go by it."""
+        index = self._index
+        touched, self._touched = self._touched, {}
+        if index is not None and touched:
+            self._submit(index, partial(touch, index, touched))
+
+    def _submit(
+        self,
+        index: RowIndex,
+        job: Callable[[], T],
+        done: Callable[[T], None] = _nothing,
+        *,
+        failed: Callable[[], None] = _nothing,
+        always: Callable[[], None] = _nothing,
+    ) -> None:
+        """Give the writer a job; `always`, then `done` or `failed`, is called at its end."""
+        self._jobs += 1
+        if self._idle.is_set():
+            self._idle = trio.Event()
+
+        def ended(result: outcome.Outcome[T]) -> None:
+            self._jobs -= 1
+            always()
+            try:
+                value = result.unwrap()
+            except Exception as error:  # noqa: BLE001  # whatever it is, the readers go on
+                self._failed(index, error, "write")
+                failed()
+            else:
+                done(value)
+            self._feed_writer()
+
+        self._writer.submit(job, ended)
+
+    # --- failure and recovery -----------------------------------------------------------
+
+    def _failed(self, index: RowIndex, error: BaseException, verb: str) -> None:
+        """Note that the database or the disk refused: go on, but write nothing for a while."""
+        if is_busy(error):
+            return  # another daemon's turn took long; the next try may do
+        self._warn(verb, f"cannot {verb} the cache in {self._directory}: {error}")
+        self._write_at = trio.current_time() + _PAUSE
+        if is_damaged(error):
+            self._lost(index, damaged=index)
+
+    def _lost(self, index: RowIndex, *, damaged: RowIndex | None = None) -> None:
+        """The database is damaged or no longer in its place: open it again, or a new one."""
+        if index is self._index and not self._closed:
+            self._warn("lost", f"the cache in {self._directory} was removed, replaced or damaged")
+            self._index = None
+            self._damaged = damaged
+            self._touched.clear()
+            self._reopen()
+
+    def _reopen(self) -> None:
+        """Open the database in the writer's thread, at most once a minute."""
+        if self._opening or self._closed or trio.current_time() < self._open_at:
+            return
+        self._opening = True
+        self._open_at = trio.current_time() + _PAUSE
+
+        def done(result: outcome.Outcome[RowIndex]) -> None:
+            self._opening = False
+            self._opened.set()
+            try:
+                self._index = result.unwrap()
+            except Exception as error:  # noqa: BLE001  # no cache is no reason not to mount
+                self._warn(
+                    "open",
+                    f"cannot open the cache in {self._directory}: {error}; going on without it",
+                )
+            else:
+                self._write_at = trio.current_time()
+
+        self._writer.submit(partial(self._connections.open, self._damaged), done)
+        self._damaged = None
+
+    def _warn(self, kind: str, message: str) -> None:
+        """Log a warning, once for each kind: the cause may last for days."""
+        if kind not in self._warned:
+            self._warned.add(kind)
+            log.warning("%s", message)
+
+    # --- ending -------------------------------------------------------------------------
+
+    async def flush(self) -> None:
+        """Wait until everything that was put is written, evicted or dropped."""
+        self._flush_recency()
+        self._feed_writer()
+        while self._jobs or self._queue:
+            await self._idle.wait()
+        await trio.lowlevel.checkpoint()
+
+    async def aclose(self) -> None:
+        """Write what is queued, then close every connection and end the threads."""
+        if self._closed:
+            return
+        # A disk that does not answer must not keep the mount from ending.
+        with trio.move_on_after(_CLOSE_PATIENCE, shield=True):
+            await self.flush()
+        self._closed = True
+        self._index = None
+        rest, self._queue = list(self._queue), deque()
+        self._release(rest)
+        with trio.move_on_after(_CLOSE_PATIENCE, shield=True):
+            await self._readers.aclose()
+            await self._writer.aclose()

@@ -1,0 +1,203 @@
+"""Values of the cache as plain files: written in one call, checked on every read.
+
+A `diskcache.Disk` is how diskcache turns keys and values into columns and files.
+This one keeps a block as a file that holds the block's bytes and nothing else, and
+in the row's `value` column what the bytes must be: their length and a checksum.
+
+INVARIANTS
+- `read_into` says True only for a buffer that it filled wholly with the bytes that
+  were stored under that key. The checksum is seeded with the key, so neither a
+  flipped bit, nor a short or swapped file, nor a row that a damaged index gives for
+  another key can pass.
+- Nothing is ever pickled or unpickled, neither keys nor values (CVE-2025-69872).
+- A value file has a random name that no row holds before it is written whole, and
+  it is never written again. So it needs no temporary name and no rename: a file is
+  reachable when its row is committed, and is an orphan to be swept until then.
+
+All values are files, however small: for rows of 16 KiB, SQLite with the value inside
+took 42 us to write and 42 us to delete a row, a file with its row 18 us and 7 us;
+reading costs the same 10 us. (64 rows a transaction, WAL, ext4.)
+
+Knows no S3, no trio, and no policy of what is kept.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import struct
+from collections.abc import Callable
+from hashlib import blake2b
+from typing import NamedTuple
+
+from diskcache import UNKNOWN, Disk
+from xxhash import xxh3_64_intdigest
+
+Buffer = bytes | bytearray | memoryview
+
+# The `mode` column of a value in a file; diskcache.core.MODE_BINARY, which it does not export.
+MODE_BINARY = 2
+
+# What a file occupies is a multiple of this on every common filesystem.
+DISK_BLOCK = 4096
+
+DIGEST_SIZE = 16  # bytes of the digest that stands for a key
+
+_LABEL = struct.Struct("<QQ")  # length in bytes, checksum
+_FILENAME = re.compile(r"[0-9a-f]{2}/[0-9a-f]{30}-[0-9a-f]{8}")
+
+
+class BadRow(Exception):
+    """A row that this class cannot have written, or a value file that is not the row's."""
+
+
+class StoredBlock(NamedTuple):
+    """A value file: where it is, and what must be in it."""
+
+    filename: str  # relative to the cache directory
+    length: int  # bytes
+    checksum: int  # xxh3_64, seeded with the key
+
+
+def key_digest(key: str) -> bytes:
+    """The 16 bytes that stand for `key` in the database and in file names.
+
+    A cryptographic hash: that two keys never meet in one digest must also hold for
+    keys that somebody chose. It halves the database: keys are long, and each is
+    in the table and in its index.
+    """
+    if type(key) is not str:
+        raise TypeError(f"a cache key must be str, not {type(key).__name__}")
+    return blake2b(key.encode("utf-8", "surrogatepass"), digest_size=DIGEST_SIZE).digest()
+
+
+def checksum(digest: bytes, data: Buffer) -> int:
+    """xxh3_64 of `data`, seeded with the key: 22 us for 1 MiB."""
+    return xxh3_64_intdigest(data, int.from_bytes(digest[:8], "little"))
+
+
+def is_value_name(filename: str) -> bool:
+    """Whether a path relative to the cache directory is one that `BlockDisk` gives."""
+    return _FILENAME.fullmatch(filename) is not None
+
+
+class BlockDisk(Disk):  # type: ignore[misc]  # diskcache ships no types
+    """Keys are `str`, values are bytes in files of their own."""
+
+    _directory: str
+
+    def put(self, key: str) -> tuple[bytes, bool]:
+        """The columns `key` and `raw` for a key. Raises TypeError unless it is a `str`."""
+        return key_digest(key), True
+
+    def get(self, key: object, raw: object) -> bytes:
+        """The digest of a key, from its columns. Raises `BadRow`: pickled keys are refused."""
+        if type(key) is not bytes or len(key) != DIGEST_SIZE or not raw:
+            raise BadRow("a key that is no digest")
+        return key
+
+    def filename(self, key: object = UNKNOWN, value: object = UNKNOWN) -> tuple[str, str]:
+        """A new name for the value of `key`: relative to the directory, and the full path.
+
+        The name begins with the digest: a sweep looks up the row of a file by it. One
+        level of 256 directories holds 4,000 files each at a million rows; diskcache's
+        two levels would make and remove a directory for almost every file.
+        """
+        if type(key) is not str:
+            raise TypeError(f"a cache key must be str, not {type(key).__name__}")
+        name = key_digest(key).hex()
+        filename = f"{name[:2]}/{name[2:]}-{os.urandom(4).hex()}"
+        return filename, f"{self._directory}/{filename}"
+
+    def write(self, key: str, data: Buffer) -> StoredBlock:
+        """Write `data` to a new file. Raises OSError, and then leaves no file behind."""
+        filename, path = self.filename(key)
+        try:
+            fd = _create(path)
+        except FileNotFoundError:
+            # Only the directory of the first byte may be missing. `mkdir` does not bring back
+            # the cache directory itself: who removed it wanted it gone.
+            _make_directory(os.path.dirname(path))
+            fd = _create(path)
+        try:
+            rest = memoryview(data).cast("B")
+            length = len(rest)
+            while rest:
+                rest = rest[os.write(fd, rest) :]
+        except BaseException:
+            self.remove(filename)
+            raise
+        finally:
+            os.close(fd)
+        return StoredBlock(filename, length, checksum(key_digest(key), data))
+
+    def store(
+        self, value: object, read: bool, key: object = UNKNOWN
+    ) -> tuple[int, int, str, bytes]:
+        """The columns `size`, `mode`, `filename` and `value` for a value.
+
+        `value` is bytes, or a `StoredBlock` that `write` gave before: so that many
+        files are written first and one short transaction makes all of them rows.
+        `size` is what the file occupies, so that the sum of them is what `du` says.
+        """
+        if isinstance(value, (bytes, bytearray, memoryview)) and isinstance(key, str) and not read:
+            value = self.write(key, value)
+        if not isinstance(value, StoredBlock):
+            raise TypeError(f"a cache value must be bytes, not {type(value).__name__}")
+        size = -(-value.length // DISK_BLOCK) * DISK_BLOCK
+        label = _LABEL.pack(value.length, value.checksum)
+        return size, MODE_BINARY, value.filename, label
+
+    def fetch(self, mode: object, filename: object, value: object, read: object) -> StoredBlock:
+        """What a row says of its value file; opens nothing.
+
+        Raises `BadRow` for every row that `store` cannot have made: another mode
+        (pickle above all), a name that leads out of the directory, no checksum.
+        """
+        if mode != MODE_BINARY:
+            raise BadRow(f"mode {mode!r} is refused")
+        if type(filename) is not str or not is_value_name(filename):
+            raise BadRow("a file name that the cache does not give")
+        if type(value) is not bytes or len(value) != _LABEL.size:
+            raise BadRow("no length and checksum")
+        length, expected = _LABEL.unpack(value)
+        return StoredBlock(filename, length, expected)
+
+    def read_into(self, digest: bytes, block: StoredBlock, buffer: memoryview) -> bool:
+        """Fill `buffer` with the block; True when its bytes are those that were stored.
+
+        False for a file that is too short or damaged, and for a buffer of another
+        length than the block. Raises OSError when the file cannot be read.
+        """
+        if len(buffer) != block.length:
+            return False
+        fd = os.open(f"{self._directory}/{block.filename}", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            received = os.preadv(fd, (buffer,), 0)
+        finally:
+            os.close(fd)
+        return received == block.length and checksum(digest, buffer) == block.checksum
+
+    def remove(self, file_path: str) -> None:
+        """Remove a value file, if it is there, and keep its directory for the next."""
+        # A row may have been tampered with: what it names must not lead out of the directory.
+        if is_value_name(file_path):
+            _ignoring_os_errors(os.unlink, f"{self._directory}/{file_path}")
+
+
+def _create(path: str) -> int:
+    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+
+
+def _make_directory(path: str) -> None:
+    try:
+        os.mkdir(path, 0o700)
+    except FileExistsError:
+        return  # another thread or daemon was first
+
+
+def _ignoring_os_errors(operation: Callable[[str], None], path: str) -> None:
+    try:
+        operation(path)
+    except OSError:
+        return

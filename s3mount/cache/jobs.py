@@ -1,0 +1,207 @@
+"""What the cache's threads do: read rows, write rows, make room.
+
+Functions of plain values, called in a thread of the cache. They know no trio and
+share nothing but the database.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from s3mount.cache.block_disk import BadRow, StoredBlock
+from s3mount.cache.directory import prepare
+from s3mount.cache.row_index import (
+    IndexFailure,
+    RowIndex,
+    is_damaged,
+    remove_database,
+)
+
+_LOCK_PATIENCE = 5.0  # seconds that the opening of another daemon is waited for
+
+
+class ReadResult(NamedTuple):
+    """What came of a batch of reads."""
+
+    hits: list[bool]
+    bad: list[str]  # keys whose rows are damaged
+    reason: str  # why the last of them is
+    failure: BaseException | None  # of the database, if it failed
+
+
+class Report(NamedTuple):
+    """What came of a batch of writes."""
+
+    written: int  # bytes
+    dropped: int  # rows
+    excess: bool  # the cache is above its limit, or the disk below its free share
+    replaced: bool  # the database is no longer in its place
+
+
+class Connections:
+    """Opens the database, and closes each thread's connection to one that is left.
+
+    diskcache keeps a connection per thread in the `Cache`; when the database is opened
+    again, each thread closes its old one as it first uses the new.
+    """
+
+    def __init__(self, directory: Path, *, size_limit: int) -> None:
+        self._directory = directory
+        self._size_limit = size_limit
+        self._local = threading.local()
+
+    def open(self, damaged: RowIndex | None = None) -> RowIndex:
+        """A `RowIndex`, opened in this thread; a damaged one is removed and made anew.
+
+        Args:
+            damaged: the database that was found damaged, in use, if one was.
+
+        Raises:
+            OSError, IndexFailure, UsageError: it cannot be opened.
+        """
+        self.close()
+        prepare(self._directory)
+        with _sole_opener(self._directory):
+            if damaged is not None and damaged.is_in_place():
+                remove_database(self._directory)
+            try:
+                index = RowIndex(self._directory, size_limit=self._size_limit)
+            except IndexFailure as error:
+                if not is_damaged(error):
+                    raise
+                remove_database(self._directory)
+                index = RowIndex(self._directory, size_limit=self._size_limit)
+        self.use(index)
+        return index
+
+    def use(self, index: RowIndex) -> None:
+        """Say that this thread is about to use `index`, and no other any more."""
+        if getattr(self._local, "index", None) is not index:
+            self.close()
+            self._local.index = index
+
+    def close(self) -> None:
+        """Close this thread's connection."""
+        index: RowIndex | None = getattr(self._local, "index", None)
+        self._local.index = None
+        if index is not None:
+            index.close()
+
+
+@contextlib.contextmanager
+def _sole_opener(directory: Path) -> Iterator[None]:
+    """Keep other daemons from opening, and above all from removing, the same database.
+
+    Two that found it damaged could otherwise remove each other's new one, or one file of
+    its three, which SQLite does not survive.
+    """
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        give_up_at = time.monotonic() + _LOCK_PATIENCE
+        while True:
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > give_up_at:
+                    raise
+            time.sleep(0.005)
+        yield
+    finally:
+        os.close(fd)
+
+
+def read_rows(
+    connections: Connections, index: RowIndex, wants: Sequence[tuple[str, memoryview]]
+) -> ReadResult:
+    """Fill each buffer with the row of its key, if there is a good one."""
+    connections.use(index)
+    hits: list[bool] = []
+    bad: list[str] = []
+    reason = ""
+    failure: BaseException | None = None
+    for key, buffer in wants:
+        hit = False
+        try:
+            hit = index.read(key, buffer)
+        except BadRow as error:
+            bad.append(key)
+            reason = str(error)
+        except IndexFailure as error:
+            failure = error
+        hits.append(hit)
+    return ReadResult(hits, bad, reason, failure)
+
+
+def write_rows(
+    index: RowIndex,
+    rows: Sequence[tuple[str, memoryview]],
+    *,
+    volume_limit: int,
+    free_share: float,
+) -> Report:
+    """Write rows that are not there yet: first the files, then all rows in one transaction.
+
+    Writes nothing while the disk's free share is too small. Raises OSError, IndexFailure.
+    """
+    if not index.is_in_place():
+        return Report(0, len(rows), excess=False, replaced=True)
+    if free_bytes(index.directory, free_share) < 0:
+        return Report(0, len(rows), excess=True, replaced=False)
+    blocks: list[tuple[str, StoredBlock]] = []
+    try:
+        for key, data in rows:
+            if not index.holds(key):
+                blocks.append((key, index.disk.write(key, data)))
+    except BaseException:
+        for _, block in blocks:
+            index.disk.remove(block.filename)
+        raise
+    if blocks:
+        index.insert(blocks)
+    excess = index.volume() > volume_limit
+    return Report(sum(block.length for _, block in blocks), 0, excess=excess, replaced=False)
+
+
+def discard(index: RowIndex, keys: Sequence[str]) -> bool:
+    """Delete damaged rows. False when the database is no longer in its place. IndexFailure."""
+    index.discard(keys)
+    return index.is_in_place()
+
+
+def touch(index: RowIndex, touched: Mapping[bytes, float]) -> None:
+    """Store the recency of rows that were hit. Raises IndexFailure."""
+    index.touch_all(touched)
+
+
+def evict(
+    index: RowIndex,
+    touched: Mapping[bytes, float],
+    *,
+    volume_limit: int,
+    free_share: float,
+    batch: int,
+) -> int:
+    """Give up at least `batch` bytes, and what is above the limit. The number of rows.
+
+    Raises IndexFailure.
+    """
+    if touched:
+        index.touch_all(touched)
+    excess = index.volume() - volume_limit
+    lacking = -free_bytes(index.directory, free_share)
+    # At most one batch for others' sake: what we remove need not be what fills the disk.
+    return index.evict(max(excess + batch, min(lacking, batch), 1)).rows
+
+
+def free_bytes(directory: str, free_share: float) -> int:
+    """Bytes free beyond the share to be left free; negative when less is free."""
+    found = os.statvfs(directory)
+    return int((found.f_bavail - free_share * found.f_blocks) * found.f_frsize)

@@ -1,0 +1,208 @@
+"""The rows of the cache: which keys are kept, where, and which of them to give up first.
+
+A `diskcache.Cache` with the settings that fit, and the three things that it does not
+offer: many rows in one transaction, eviction in batches by a recency that is learned
+elsewhere, and access to rows by digest. Called in the cache's threads.
+
+INVARIANTS
+- The database alone says what is kept, and every change is one transaction: several
+  daemons may use one directory. A file without its row is an orphan; a row without
+  its file is a miss.
+- A file is removed after the row was, in this order, and written before it.
+- Nothing here scans the table, `open` least of all: it takes the same time with a
+  million rows as with none.
+
+`synchronous=NORMAL`: in WAL mode it syncs at checkpoints only, in the writer's thread,
+and was measured as fast as OFF (18 us a row either way). OFF would be safe too, since
+checksums are seeded with keys, but a power cut could cost the whole database.
+
+Knows no trio.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from diskcache import Cache, Timeout
+
+from s3mount.cache.block_disk import BadRow, BlockDisk, StoredBlock, key_digest
+
+# What the database and diskcache raise when they cannot do what was asked.
+IndexFailure = (sqlite3.Error, Timeout)
+
+DATABASE = "cache.db"  # diskcache.core.DBNAME
+
+# Seconds that a statement waits for another daemon's transaction. Ours take milliseconds.
+_BUSY_TIMEOUT = 0.5
+
+_SETTINGS = {
+    "statistics": 0,
+    "tag_index": 0,
+    # diskcache's own eviction makes every hit a write, and culls 10 rows in every `set`.
+    "eviction_policy": "none",
+    "cull_limit": 0,
+    # Freed pages are used again; giving them back would move pages in every delete.
+    "sqlite_auto_vacuum": 0,
+    # Per connection: 1 MiB, and no mapping, keep five connections small.
+    "sqlite_cache_size": -1024,
+    "sqlite_mmap_size": 0,
+    "sqlite_synchronous": 1,
+    "sqlite_journal_size_limit": 8 << 20,
+}
+
+_EVICT_ROWS = 500  # per transaction: some 10 ms, which other daemons wait for
+
+
+class Evicted(NamedTuple):
+    """What an eviction gave up."""
+
+    rows: int
+    size: int  # bytes on disk
+
+
+class RowIndex(Cache):  # type: ignore[misc]  # diskcache ships no types
+    """The database of one cache directory, that may be shared by several daemons."""
+
+    def __init__(self, directory: Path, *, size_limit: int) -> None:
+        """Open or create it.
+
+        Raises:
+            OSError, IndexFailure: it cannot be opened; see `is_damaged`.
+        """
+        super().__init__(
+            str(directory),
+            timeout=_BUSY_TIMEOUT,
+            disk=BlockDisk,
+            size_limit=size_limit,
+            **_SETTINGS,
+        )
+        self._sql("CREATE INDEX IF NOT EXISTS Cache_access_time ON Cache (access_time)")
+        self._inode = os.stat(self._path()).st_ino
+
+    def _path(self) -> str:
+        return f"{self.directory}/{DATABASE}"
+
+    def is_in_place(self) -> bool:
+        """Whether the database is still the file of its name: not removed, not replaced."""
+        try:
+            return os.stat(self._path()).st_ino == self._inode
+        except OSError:
+            return False
+
+    def read(self, key: str, buffer: memoryview) -> bool:  # type: ignore[override,unused-ignore]
+        """Fill `buffer` with the verified block of `key`; False when there is none.
+
+        Raises:
+            BadRow: there is one, but it is damaged and should be discarded.
+            IndexFailure: the database does not answer.
+        """
+        block: StoredBlock | None = self.get(key, read=True)
+        if block is None or block.length != len(buffer):
+            return False
+        try:
+            good = self.disk.read_into(key_digest(key), block, buffer)
+        except OSError as error:
+            raise BadRow(f"its file cannot be read: {error.strerror}") from error
+        if not good:
+            raise BadRow("its file does not have its checksum")
+        return True
+
+    def holds(self, key: str) -> bool:
+        """Whether there is a row for `key`, without a look at its file."""
+        return key in self
+
+    def insert(self, blocks: Iterable[tuple[str, StoredBlock]]) -> None:
+        """Make rows of files that `BlockDisk.write` wrote, all in one transaction.
+
+        On failure the files are removed. Raises `IndexFailure`.
+        """
+        blocks = list(blocks)
+        try:
+            with self.transact():
+                for key, block in blocks:
+                    self.set(key, block)
+        except BaseException:
+            for _, block in blocks:
+                self.disk.remove(block.filename)
+            raise
+
+    def discard(self, keys: Iterable[str]) -> None:
+        """Remove the rows of `keys`, and their files."""
+        with self._transact() as (sql, cleanup):
+            for key in keys:
+                found = (key_digest(key), True)
+                for (name,) in sql(
+                    "SELECT filename FROM Cache WHERE key = ? AND raw = ?", found
+                ).fetchall():
+                    cleanup(name if isinstance(name, str) else None)
+                sql("DELETE FROM Cache WHERE key = ? AND raw = ?", found)
+
+    def touch_all(self, times: Mapping[bytes, float]) -> None:
+        """Note when keys, by digest, were last used (seconds since the epoch)."""
+        with self._transact() as (sql, _):
+            for digest, when in times.items():
+                sql(
+                    "UPDATE Cache SET access_time = ? WHERE key = ? AND raw = 1",
+                    (when, digest),
+                )
+
+    def volume(self) -> int:
+        """Bytes in use on disk: value files, and the database's pages that hold something."""
+        ((pages,),) = self._sql("PRAGMA page_count").fetchall()
+        ((free,),) = self._sql("PRAGMA freelist_count").fetchall()
+        return int(self.reset("size")) + int(pages - free) * int(self._page_size)
+
+    def evict(self, size: int) -> Evicted:
+        """Give up the least recently used rows, `size` bytes of them or more, if there are."""
+        rows, freed = 0, 0
+        while freed < size:
+            with self._transact() as (sql, cleanup):
+                oldest = sql(
+                    "SELECT rowid, size, filename FROM Cache ORDER BY access_time LIMIT ?",
+                    (_EVICT_ROWS,),
+                ).fetchall()
+                victims = _until(oldest, size - freed)
+                if not victims:
+                    break
+                marks = ",".join("?" * len(victims))
+                sql(f"DELETE FROM Cache WHERE rowid IN ({marks})", [row[0] for row in victims])
+                for _, _, name in victims:
+                    cleanup(name if isinstance(name, str) else None)
+            rows += len(victims)
+            freed += sum(row[1] for row in victims)
+        return Evicted(rows, freed)
+
+
+def _until(rows: Sequence[tuple[int, int, Any]], size: int) -> list[tuple[int, int, Any]]:
+    """The first rows, as many as it takes to reach `size` bytes."""
+    taken = []
+    for row in rows:
+        if size <= 0:
+            break
+        taken.append(row)
+        size -= row[1]
+    return taken
+
+
+def is_damaged(error: BaseException) -> bool:
+    """Whether an error means that the database is broken for good, and must be made anew."""
+    code = getattr(error, "sqlite_errorcode", None)
+    return code is not None and code & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+
+
+def is_busy(error: BaseException) -> bool:
+    """Whether an error means that another program held the database for too long."""
+    if isinstance(error, Timeout):
+        return True
+    code = getattr(error, "sqlite_errorcode", None)
+    return code is not None and code & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+
+
+def remove_database(directory: Path) -> None:
+    """Remove a broken database; its value files become orphans. Raises OSError."""
+    for suffix in ("", "-wal", "-shm", "-journal"):
+        (directory / f"{DATABASE}{suffix}").unlink(missing_ok=True)
