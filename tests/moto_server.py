@@ -99,7 +99,7 @@ class Counting:
 
 
 def kind_of(method: str, path: str, query: str) -> str:
-    """"HEAD", "GET", "LIST", "PUT", ...: the kind that S3 puts on the bill."""
+    """Such as "HEAD", "GET", "LIST", "PUT", ...: the kind that S3 puts on the bill."""
     parameters = parse_qs(query, keep_blank_values=True)
     if method == "GET" and ("list-type" in parameters or path.count("/") == 1):
         return "LIST"
@@ -109,14 +109,14 @@ def kind_of(method: str, path: str, query: str) -> str:
 def main() -> None:
     """Serve on a free port until standard input ends."""
     logging.disable()
-    werkzeug_app.RegexConverter = AnyKeyConverter  # type: ignore[misc]  # read by create_backend_app
+    # create_backend_app looks the name up there.
+    vars(werkzeug_app)["RegexConverter"] = AnyKeyConverter
     dispatcher = DomainDispatcherApplication(create_app)
     # The application is made before the port is told: the first request is as fast as the next.
     dispatcher.get_application({"PATH_INFO": "/", "REQUEST_METHOD": "GET"})
     server = make_server(
         "127.0.0.1", 0, Counting(dispatcher), threaded=True, request_handler=KeepAliveHandler
     )
-    server.daemon_threads = True
     threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
     print(json.dumps({"port": server.server_address[1]}), flush=True)
     sys.stdin.buffer.read()

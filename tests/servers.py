@@ -25,7 +25,7 @@ import boto3
 from botocore.config import Config
 
 ACCESS_KEY = "test"
-SECRET_KEY = "test-secret"  # noqa: S105 - moto takes any
+SECRET_KEY = "test-secret"  # moto takes any
 REGION = "us-east-1"
 
 
