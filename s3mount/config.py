@@ -5,8 +5,11 @@ Knows no command line, environment or file: `cli.py` fills it.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+
+from s3mount.errors import UsageError
 
 KIB = 1024
 MIB = 1024 * KIB
@@ -67,3 +70,57 @@ class Config:
     log_level: str = "info"
     log_file: Path | None = None
     debug: bool = False
+
+
+# A block that is read, the one after it, and room for a second reader.
+MIN_BLOCKS = 4
+
+
+def check(config: Config) -> None:
+    """Raise `UsageError` for settings that are right each, and wrong together."""
+    for first, second, clash, cure in _clashes(config):
+        if clash:
+            raise UsageError(f"--{first} does not go with --{second}", cure)
+    least = MIN_BLOCKS * config.block_size
+    for name, size in (("memory-limit", config.memory_limit), ("cache-size", config.cache_size)):
+        if size < least and not (name == "cache-size" and config.cache_dir is None):
+            raise UsageError(
+                f"--{name} holds fewer than {MIN_BLOCKS} blocks of --block-size",
+                "raise the one or lower the other",
+            )
+
+
+def _clashes(config: Config) -> Iterator[tuple[str, str, bool, str]]:
+    """Two options, whether both are given and exclude each other, and the cure."""
+    yield (
+        "allow-other",
+        "allow-root",
+        config.allow_other and config.allow_root,
+        "leave out --allow-root: root is among all users",
+    )
+    # botocore refuses these three at the first request, in words of its own.
+    for name, given in (
+        ("dualstack", config.dualstack),
+        ("fips", config.fips),
+        ("accelerate", config.accelerate),
+    ):
+        cure = f"leave out --{name}: it chooses among the endpoints of AWS"
+        yield name, "endpoint-url", given and config.endpoint_url is not None, cure
+    yield (
+        "accelerate",
+        "fips",
+        config.accelerate and config.fips,
+        "leave out one of them: AWS has no such endpoint",
+    )
+    yield (
+        "accelerate",
+        "path-style",
+        config.accelerate and config.path_style,
+        "leave out --path-style: acceleration takes the bucket from the host name",
+    )
+    yield (
+        "no-sign-request",
+        "requester-pays",
+        config.no_sign_request and config.requester_pays,
+        "leave out --no-sign-request: who pays must be known",
+    )
