@@ -71,7 +71,7 @@ class Flights(Generic[T]):
     ) -> None:
         try:
             flight.values.append(await work())
-        except Exception as error:  # whatever it is, it belongs to those who wait
+        except Exception as error:  # noqa: BLE001  whatever it is, those who wait get it
             flight.error = error
         finally:
             if self._flights.get(key) is flight:
