@@ -26,11 +26,10 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 import outcome
 import trio
@@ -46,8 +45,11 @@ from s3mount.cache.jobs import (
     touch,
     write_rows,
 )
+from s3mount.cache.key_filter import KeyFilter
 from s3mount.cache.row_index import RowIndex, is_busy, is_damaged
 from s3mount.cache.threads import Threads
+from s3mount.cache.upkeep import Upkeep
+from s3mount.cache.write_queue import PendingRow, WriteQueue
 from s3mount.metrics import Metrics
 
 log = logging.getLogger(__name__)
@@ -69,14 +71,6 @@ def _nothing(*_: object) -> None:
     """What is to be done when there is nothing to do."""
 
 
-class _Pending(NamedTuple):
-    """A row that waits for the writer."""
-
-    key: str
-    data: memoryview
-    release: Callable[[], None]
-
-
 class BlockCache:
     """The cache of one directory, which other mounts may use at the same time."""
 
@@ -93,16 +87,17 @@ class BlockCache:
         self._directory = directory
         self._size_limit = size_limit
         self._free_share = free_share
-        self._queue_limit = queue_limit
         self._metrics = metrics
         # Small limits want small batches, so that what is written between two looks at
         # the volume stays a small part of the limit.
-        self._batch_bytes = min(_BATCH_BYTES, max(1, size_limit // 16))
-        self._margin = _BATCHES_AHEAD * self._batch_bytes
+        self._batch_bytes = min(_BATCH_BYTES, size_limit // 16)
         self._connections = Connections(directory, size_limit=size_limit)
         self._readers = Threads("cache-reader", _READERS, at_exit=self._connections.close)
         self._writer = Threads("cache-writer", 1, at_exit=self._connections.close)
+        self._background = Threads("cache-upkeep", 1, at_exit=self._connections.close)
         self._index: RowIndex | None = None  # None: everything misses
+        self._upkeep: Upkeep | None = None  # of that index
+        self._keys: KeyFilter | None = None  # None: not learned yet
         self._opened = trio.Event()
         self._opening = False
         self._closed = False
@@ -110,8 +105,9 @@ class BlockCache:
         # trio times before which nothing is written, or opened
         self._write_at = self._open_at = -math.inf
         self._warned: set[str] = set()
-        self._queue: deque[_Pending] = deque()
-        self._queued_bytes = 0  # in the queue and with the writer
+        self._queue = WriteQueue(
+            limit=queue_limit, batch_bytes=self._batch_bytes, batch_rows=_BATCH_ROWS
+        )
         self._jobs = 0  # given to the writer and not ended
         self._evicting = False
         self._idle = trio.Event()
@@ -177,9 +173,7 @@ class BlockCache:
         results = await self._readers.run(partial(read_rows, self._connections, index, wants))
         if results.bad:
             self._metrics.count("cache.bad", len(results.bad))
-            log.warning(
-                "%d damaged block(s) in the cache deleted: %s", len(results.bad), results.reason
-            )
+            self._warn("bad", f"a damaged block of the cache is deleted: {results.reason}")
             self._discard(index, results.bad)
         if results.failure is not None:
             self._failed(index, results.failure, "read")
@@ -209,9 +203,13 @@ class BlockCache:
     def surely_absent(self, key: str) -> bool:
         """True only when `key` is not cached; False when it is, or when that is unknown.
 
-        A hint that saves a hop to a thread; wrong, it costs one GET.
+        A hint that saves a hop to a thread. It can be wrong, at the cost of one GET, for
+        a row that another daemon wrote within the last second.
         """
-        return self._index is None
+        if self._index is None:
+            self._reopen()
+            return self._index is None
+        return self._keys is not None and key_digest(key) not in self._keys
 
     # --- writing --------------------------------------------------------------------
 
@@ -226,14 +224,15 @@ class BlockCache:
         if (
             self._closed
             or self._index is None
-            or self._queued_bytes + len(data) > self._queue_limit
             or trio.current_time() < self._write_at
-            or len(data) > self._batch_bytes
+            or len(data) > self._size_limit // 16
+            or not self._queue.has_room(len(data))
         ):
             self._metrics.count("cache.dropped")
             return False
-        self._queue.append(_Pending(key, data, release))
-        self._queued_bytes += len(data)
+        self._queue.append(PendingRow(key, data, release))
+        if self._keys is not None:
+            self._keys.add_all(key_digest(key))
         self._feed_writer()
         return True
 
@@ -241,15 +240,15 @@ class BlockCache:
         """Give the writer what is queued, in batches, and note when it is idle."""
         index = self._index
         while self._queue and self._jobs < _BATCHES_AHEAD and not self._evicting:
-            batch = self._take_batch()
+            batch = self._queue.take_batch()
             if index is None:
-                self._release(batch)
+                self._queue.release(batch)
                 continue
             job = partial(
                 write_rows,
                 index,
                 [(pending.key, pending.data) for pending in batch],
-                volume_limit=self._size_limit - self._margin,
+                volume_limit=self._volume_limit(),
                 free_share=self._free_share,
             )
             self._submit(
@@ -257,20 +256,10 @@ class BlockCache:
                 job,
                 partial(self._written, index),
                 failed=partial(self._not_written, index, len(batch)),
-                always=partial(self._release, batch),
+                always=partial(self._queue.release, batch),
             )
         if not self._jobs and not self._queue:
             self._idle.set()
-
-    def _take_batch(self) -> list[_Pending]:
-        batch: list[_Pending] = []
-        size = 0
-        while self._queue and len(batch) < _BATCH_ROWS:
-            size += len(self._queue[0].data)
-            if batch and size > self._batch_bytes:
-                break
-            batch.append(self._queue.popleft())
-        return batch
 
     def _written(self, index: RowIndex, report: Report) -> None:
         self._metrics.count("cache.bytes_written", report.written)
@@ -284,10 +273,9 @@ class BlockCache:
         self._metrics.count("cache.dropped", rows)
         self._evict(index)  # a full disk is the likely reason
 
-    def _release(self, batch: list[_Pending]) -> None:
-        for pending in batch:
-            self._queued_bytes -= len(pending.data)
-            pending.release()
+    def _volume_limit(self) -> int:
+        """Bytes above which to make room: what is being written must still fit."""
+        return self._size_limit - _BATCHES_AHEAD * max(self._batch_bytes, self._queue.largest)
 
     def _evict(self, index: RowIndex) -> None:
         """Give up a twentieth of the limit, least recently used first."""
@@ -306,7 +294,7 @@ class BlockCache:
             evict,
             index,
             touched,
-            volume_limit=self._size_limit - self._margin,
+            volume_limit=self._volume_limit(),
             free_share=self._free_share,
             batch=self._size_limit // 20,
         )
@@ -362,33 +350,65 @@ class BlockCache:
         """The database is damaged or no longer in its place: open it again, or a new one."""
         if index is self._index and not self._closed:
             self._warn("lost", f"the cache in {self._directory} was removed, replaced or damaged")
-            self._index = None
+            self._forget()
             self._damaged = damaged
-            self._touched.clear()
             self._reopen()
+            # What is lost again soon would be lost again and again.
+            self._open_at = trio.current_time() + _PAUSE
+
+    def _forget(self) -> None:
+        """Use the database no more."""
+        self._index = self._keys = None
+        self._touched.clear()
+        if self._upkeep is not None:
+            self._upkeep.stop.set()
+            self._upkeep = None
 
     def _reopen(self) -> None:
-        """Open the database in the writer's thread, at most once a minute."""
+        """Open the database in the writer's thread, unless that was of no use lately."""
         if self._opening or self._closed or trio.current_time() < self._open_at:
             return
         self._opening = True
-        self._open_at = trio.current_time() + _PAUSE
 
         def done(result: outcome.Outcome[RowIndex]) -> None:
             self._opening = False
             self._opened.set()
             try:
-                self._index = result.unwrap()
+                index = result.unwrap()
             except Exception as error:  # noqa: BLE001  # no cache is no reason not to mount
+                self._open_at = trio.current_time() + _PAUSE
                 self._warn(
                     "open",
                     f"cannot open the cache in {self._directory}: {error}; going on without it",
                 )
             else:
-                self._write_at = trio.current_time()
+                if not self._closed:
+                    self._use(index)
 
         self._writer.submit(partial(self._connections.open, self._damaged), done)
         self._damaged = None
+
+    def _use(self, index: RowIndex) -> None:
+        """Serve from a database that was just opened."""
+        self._index = index
+        self._write_at = trio.current_time()
+
+        def learned(keys: KeyFilter) -> None:
+            if self._index is index:
+                self._keys = keys
+
+        def added(digests: bytes) -> None:
+            if self._index is index and self._keys is not None:
+                self._keys.add_all(digests)
+
+        soon = trio.lowlevel.current_trio_token().run_sync_soon
+        self._upkeep = Upkeep(
+            self._connections,
+            index,
+            learned=lambda keys: soon(learned, keys),
+            added=lambda digests: soon(added, digests),
+        )
+        self._background.submit(self._upkeep.run, _nothing)
 
     def _warn(self, kind: str, message: str) -> None:
         """Log a warning, once for each kind: the cause may last for days."""
@@ -414,9 +434,10 @@ class BlockCache:
         with trio.move_on_after(_CLOSE_PATIENCE, shield=True):
             await self.flush()
         self._closed = True
-        self._index = None
-        rest, self._queue = list(self._queue), deque()
-        self._release(rest)
+        self._forget()
+        while self._queue:
+            self._queue.release(self._queue.take_batch())
         with trio.move_on_after(_CLOSE_PATIENCE, shield=True):
             await self._readers.aclose()
+            await self._background.aclose()
             await self._writer.aclose()

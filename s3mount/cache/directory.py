@@ -6,10 +6,14 @@ Knows nothing of what is kept in it.
 from __future__ import annotations
 
 import os
+import re
 import stat
 from pathlib import Path
 
 from s3mount.errors import UsageError
+
+# The database with its companions, the directories of the values, and what mkfs leaves.
+_OURS = re.compile(r"cache\.db.*|[0-9a-f]{2}|lost\+found")
 
 _CURE = "give --cache-dir a directory that this user owns, or may make"
 
@@ -22,8 +26,8 @@ def prepare(directory: Path) -> str:
     life later.
 
     Raises:
-        UsageError: it cannot be made, is no directory, belongs to somebody else, or
-            may not be written.
+        UsageError: it cannot be made, is no directory, belongs to somebody else, may
+            not be written, or holds something else than a cache.
     """
     if os.path.expandvars(os.path.expanduser(directory)) != str(directory):
         # diskcache expands both, and would use another directory than the one that is shown.
@@ -39,6 +43,7 @@ def prepare(directory: Path) -> str:
         return f"the cache directory {directory} cannot be made: {error.strerror}"
     if found.st_uid != os.geteuid():
         raise UsageError(f"the cache directory {directory} belongs to uid {found.st_uid}", _CURE)
+    _refuse_other_use(directory)
     try:
         if stat.S_IMODE(found.st_mode) & 0o077:
             # Others could plant files, or read what they may not read in the bucket.
@@ -50,3 +55,16 @@ def prepare(directory: Path) -> str:
     if not os.access(directory, os.W_OK | os.X_OK):
         raise UsageError(f"the cache directory {directory} may not be written", _CURE)
     return ""
+
+
+def _refuse_other_use(directory: Path) -> None:
+    """Raise UsageError for a directory that holds anything but a cache.
+
+    It is made private and filled with files: nothing to do to somebody's home or /srv.
+    """
+    for name in os.listdir(directory):
+        if not _OURS.fullmatch(name):
+            raise UsageError(
+                f"the cache directory {directory} holds other files, such as {name!r}",
+                "give --cache-dir a directory of its own, new or empty",
+            )

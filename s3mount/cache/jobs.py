@@ -21,9 +21,12 @@ from s3mount.cache.row_index import (
     IndexFailure,
     RowIndex,
     is_damaged,
+    is_full,
     remove_database,
+    sacrifice,
 )
 
+_ROOM_TO_OPEN = 1 << 20
 _LOCK_PATIENCE = 5.0  # seconds that the opening of another daemon is waited for
 
 
@@ -71,15 +74,22 @@ class Connections:
         with _sole_opener(self._directory):
             if damaged is not None and damaged.is_in_place():
                 remove_database(self._directory)
-            try:
-                index = RowIndex(self._directory, size_limit=self._size_limit)
-            except IndexFailure as error:
-                if not is_damaged(error):
-                    raise
-                remove_database(self._directory)
-                index = RowIndex(self._directory, size_limit=self._size_limit)
+            index = self._open_or_mend()
         self.use(index)
         return index
+
+    def _open_or_mend(self) -> RowIndex:
+        try:
+            return RowIndex(self._directory, size_limit=self._size_limit)
+        except IndexFailure as error:
+            if is_damaged(error):
+                remove_database(self._directory)
+            elif is_full(error):
+                # Opening writes a few pages. Without room for them nothing could ever be evicted.
+                sacrifice(self._directory, _ROOM_TO_OPEN)
+            else:
+                raise
+        return RowIndex(self._directory, size_limit=self._size_limit)
 
     def use(self, index: RowIndex) -> None:
         """Say that this thread is about to use `index`, and no other any more."""

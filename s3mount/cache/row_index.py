@@ -29,7 +29,14 @@ from typing import Any, NamedTuple
 
 from diskcache import Cache, Timeout
 
-from s3mount.cache.block_disk import BadRow, BlockDisk, StoredBlock, key_digest
+from s3mount.cache.block_disk import (
+    DIGEST_SIZE,
+    BadRow,
+    BlockDisk,
+    StoredBlock,
+    is_value_name,
+    key_digest,
+)
 
 # What the database and diskcache raise when they cannot do what was asked.
 IndexFailure = (sqlite3.Error, Timeout)
@@ -115,6 +122,29 @@ class RowIndex(Cache):  # type: ignore[misc]  # diskcache ships no types
         """Whether there is a row for `key`, without a look at its file."""
         return key in self
 
+    def rows(self) -> int:
+        """How many rows there are."""
+        return int(self.reset("count"))
+
+    def last_rowid(self) -> int:
+        """The greatest rowid, 0 when there are no rows."""
+        ((last,),) = self._sql("SELECT MAX(rowid) FROM Cache").fetchall()
+        return int(last or 0)
+
+    def digests_after(self, rowid: int, limit: int) -> tuple[int, list[bytes]]:
+        """The digests of the `limit` rows that follow `rowid`, and the rowid of the last."""
+        found = self._sql(
+            "SELECT rowid, key FROM Cache WHERE rowid > ? ORDER BY rowid LIMIT ?", (rowid, limit)
+        ).fetchall()
+        digests = [key for _, key in found if type(key) is bytes and len(key) == DIGEST_SIZE]
+        return (found[-1][0] if found else rowid), digests
+
+    def names(self, filename: str) -> bool:
+        """Whether a row has the value file `filename`."""
+        digest = bytes.fromhex(filename[:2] + filename[3:33])
+        found = self._sql("SELECT filename FROM Cache WHERE key = ? AND raw = 1", (digest,))
+        return (filename,) in found.fetchall()
+
     def insert(self, blocks: Iterable[tuple[str, StoredBlock]]) -> None:
         """Make rows of files that `BlockDisk.write` wrote, all in one transaction.
 
@@ -190,19 +220,36 @@ def _until(rows: Sequence[tuple[int, int, Any]], size: int) -> list[tuple[int, i
 
 def is_damaged(error: BaseException) -> bool:
     """Whether an error means that the database is broken for good, and must be made anew."""
-    code = getattr(error, "sqlite_errorcode", None)
-    return code is not None and code & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+    return _sqlite_code(error) in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
 def is_busy(error: BaseException) -> bool:
     """Whether an error means that another program held the database for too long."""
-    if isinstance(error, Timeout):
-        return True
-    code = getattr(error, "sqlite_errorcode", None)
-    return code is not None and code & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+    busy = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+    return isinstance(error, Timeout) or _sqlite_code(error) in busy
+
+
+def is_full(error: BaseException) -> bool:
+    """Whether an error may mean that the disk is full: SQLite says so in two ways."""
+    return _sqlite_code(error) in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR)
+
+
+def _sqlite_code(error: BaseException) -> int:
+    """SQLite's primary result code (the low byte of the extended one); 0 when there is none."""
+    return int(getattr(error, "sqlite_errorcode", None) or 0) & 0xFF
 
 
 def remove_database(directory: Path) -> None:
     """Remove a broken database; its value files become orphans. Raises OSError."""
     for suffix in ("", "-wal", "-shm", "-journal"):
         (directory / f"{DATABASE}{suffix}").unlink(missing_ok=True)
+
+
+def sacrifice(directory: Path, size: int) -> None:
+    """Remove value files, whichever come first, of `size` bytes or more; their rows miss."""
+    for filename in directory.glob("[0-9a-f][0-9a-f]/*"):
+        if size <= 0:
+            break
+        if is_value_name(f"{filename.parent.name}/{filename.name}"):
+            size -= filename.stat().st_size
+            filename.unlink(missing_ok=True)
