@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import boto3
@@ -25,18 +26,17 @@ from botocore import UNSIGNED
 from s3mount.config import Config
 from s3mount.errors import (
     BadReply,
-    Interrupted,
-    RequestError,
     Unreachable,
     VersionChanged,
 )
 from s3mount.metrics import Metrics
 from s3mount.model import ListPage, ObjectInfo, RangeReply
 from s3mount.s3.bucket import OnFilled
-from s3mount.s3.errors import Place, bucket_missing, from_exception
+from s3mount.s3.errors import BodyInterrupted, Place, bucket_missing, from_exception
 from s3mount.s3.replies import Asked, OtherETag, check_head, check_range, decoded
 
 if TYPE_CHECKING:
+    from botocore.response import StreamingBody
     from types_boto3_s3 import S3Client
     from types_boto3_s3.type_defs import ObjectTypeDef
 
@@ -281,25 +281,26 @@ class Boto3Bucket:
         except Exception as error:
             raise from_exception(error, what, self._place) from error
         body = response["Body"]
-        metadata = response["ResponseMetadata"]
-        try:
+        with closing(body):  # and not drained: what is left may be gigabytes
+            metadata = response["ResponseMetadata"]
             info, length = check_range(metadata["HTTPStatusCode"], metadata["HTTPHeaders"], asked)
-            while sink.received < length:
-                data = body.read(min(CHUNK, length - sink.received))
-                if not data:
-                    raise EOFError("it ended early")
-                if not sink.write(data):
-                    break
-        except RequestError:
-            raise
-        except Exception as error:
-            cause = f"{what} broke off after {sink.received} bytes: {error}"
-            raise Interrupted(cause, received=sink.received) from error
-        finally:
-            # Closed and not drained: what is left may be gigabytes.
-            body.close()
+            try:
+                _copy(body, length, sink)
+            except Exception as error:
+                cause = f"{what} broke off after {sink.received} bytes: {error}"
+                raise BodyInterrupted(cause, received=sink.received, info=info) from error
         sink.finish()
         return RangeReply(info, sink.received)
+
+
+def _copy(body: StreamingBody, length: int, sink: _Sink) -> None:
+    """Read the body into the sink, until it is whole or nobody wants it."""
+    while sink.received < length:
+        data = body.read(min(CHUNK, length - sink.received))
+        if not data:
+            raise EOFError("it ended early")
+        if not sink.write(data):
+            return
 
 
 def _object_of_listing(key: str, found: ObjectTypeDef) -> ObjectInfo:

@@ -13,11 +13,13 @@ from s3mount.metrics import Metrics
 from s3mount.s3.bucket import Bucket
 from s3mount.s3.client import Boto3Bucket, make_client, make_session
 from s3mount.s3.errors import Place, from_exception
+from s3mount.s3.retrying import Retrying
 
 
 async def connect(config: Config, metrics: Metrics) -> Bucket:
     """The bucket of `config`, ready to be asked. Raises `RequestError`."""
-    return await trio.to_thread.run_sync(_build, config, metrics, config.region)
+    bucket = await trio.to_thread.run_sync(_build, config, metrics, config.region)
+    return Retrying(bucket, retries=config.retries, deadline=config.deadline, metrics=metrics)
 
 
 def _build(config: Config, metrics: Metrics, region: str | None) -> Bucket:

@@ -29,6 +29,7 @@ from s3mount.errors import (
     BucketNotFound,
     ClockSkewed,
     CredentialsError,
+    Interrupted,
     InvalidRequest,
     NotFound,
     RequestError,
@@ -39,6 +40,7 @@ from s3mount.errors import (
     VersionChanged,
     WrongRegion,
 )
+from s3mount.model import ObjectInfo
 
 
 class OtherRegion(WrongRegion):
@@ -55,6 +57,14 @@ class RetryLater(Throttled):
     def __init__(self, cause: str, cure: str = "", *, retry_after: float) -> None:
         super().__init__(cause, cure)
         self.retry_after = retry_after
+
+
+class BodyInterrupted(Interrupted):
+    """Interrupted, and `info` tells of which version the bytes that did arrive are."""
+
+    def __init__(self, cause: str, *, received: int, info: ObjectInfo) -> None:
+        super().__init__(cause, received=received)
+        self.info = info
 
 
 @dataclass(frozen=True, slots=True)

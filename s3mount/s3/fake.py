@@ -19,10 +19,11 @@ from typing import Literal
 
 import trio
 
-from s3mount.errors import Archived, Interrupted, NotFound, RequestError, VersionChanged
+from s3mount.errors import Archived, NotFound, RequestError, VersionChanged
 from s3mount.metrics import Metrics
 from s3mount.model import ARCHIVED_STORAGE_CLASSES, ListPage, ObjectInfo, RangeReply
 from s3mount.s3.bucket import OnFilled
+from s3mount.s3.errors import BodyInterrupted
 
 Kind = Literal["head", "list", "get"]
 
@@ -49,7 +50,7 @@ class Fault:
     """What goes wrong with one request.
 
     With `error` alone, the request ends in it. With `after`, a body breaks off with
-    `Interrupted` when so many bytes have arrived; with `stall`, the bytes stop there
+    `Interrupted` when so many bytes (and not all) have arrived; with `stall`, the bytes stop there
     until the caller gives up. `latency` (seconds) is waited first, in addition.
     """
 
@@ -210,10 +211,12 @@ class FakeBucket:
             self.metrics.count("bytes.fetched", len(chunk))
             if on_filled is not None and (len(chunk) == len(buffer) or received == len(body)):
                 on_filled(index)
-            if fault is not None and received == fault.after:
+            if fault is not None and received == fault.after and received < len(body):
                 if fault.stall:
                     await trio.sleep_forever()
-                raise Interrupted(f"the body of {key!r} broke off", received=received)
+                raise BodyInterrupted(
+                    f"the body of {key!r} broke off", received=received, info=info
+                )
         return RangeReply(info, received)
 
     async def aclose(self) -> None:
