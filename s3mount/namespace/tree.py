@@ -25,6 +25,7 @@ import trio
 
 from s3mount.errors import BadReply
 from s3mount.flight import Flights
+from s3mount.model import ObjectInfo
 from s3mount.namespace.directory import Directory, Sighting, shown_at
 from s3mount.namespace.inodes import Inodes, Node
 from s3mount.namespace.known import END, START, after
@@ -128,6 +129,31 @@ class Tree:
         directory = node.parent.directory
         directory.forget(node.name)
         self.on_lost(directory.ino, [node.name])
+
+    async def adopt(self, node: Node) -> ObjectInfo | None:
+        """Let the file's node stand for the version that is in the bucket now.
+
+        Only for a node of which no byte was handed out: the kernel has no page of it.
+        Returns that version, or None when no file is left there. Raises any `RequestError`.
+        """
+        assert node.parent is not None
+        found = await self.lookup(node.parent, node.name)
+        if found.node is None or found.node.info is None:
+            return None
+        assert node.parent.directory is not None
+        node.parent.directory.inos[node.name] = node.ino
+        node.info = found.node.info
+        return node.info
+
+    def ttl(self, node: Node) -> float:
+        """Seconds for which what is known of the node stays good."""
+        if node.parent is None or node.parent.directory is None:
+            return self._metadata_ttl
+        directory = node.parent.directory
+        learned = directory.known.since(shown_at(node.name))
+        if learned is None or directory.inos.get(node.name) != node.ino:
+            return 0.0
+        return max(0.0, learned + self._metadata_ttl - trio.current_time())
 
     # --- learning -----------------------------------------------------------------
 

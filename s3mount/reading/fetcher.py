@@ -17,7 +17,6 @@ Must not know: handles, inodes, errno, what a window is.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from typing import Protocol
 from weakref import WeakValueDictionary
@@ -25,14 +24,11 @@ from weakref import WeakValueDictionary
 import trio
 
 from s3mount.errors import BadReply, Unreachable, VersionChanged
-from s3mount.metrics import Metrics
 from s3mount.model import ObjectInfo, RangeReply
 from s3mount.reading.block import Block, Content
 from s3mount.reading.blocks import Geometry, Part, Piece
 from s3mount.reading.memory import Memory
 from s3mount.s3.bucket import Bucket, OnFilled
-
-log = logging.getLogger(__name__)
 
 
 class Cache(Protocol):
@@ -68,7 +64,6 @@ class Fetcher:
         memory: Memory,
         geometry: Geometry,
         nursery: trio.Nursery,
-        metrics: Metrics,
         scope: str,
         longest_run: int,
     ) -> None:
@@ -77,7 +72,6 @@ class Fetcher:
         self._memory = memory
         self.geometry = geometry
         self._nursery = nursery
-        self._metrics = metrics
         self._scope = scope
         self._longest_run = longest_run
         self._contents: WeakValueDictionary[tuple[str, str, int], Content] = WeakValueDictionary()
@@ -208,7 +202,6 @@ class Fetcher:
         left = dict(due)
         for part, hit in zip(parts, await cache.get(wants), strict=True):
             if hit:
-                self._metrics.count("cache.hits")
                 left[part.block] &= ~part.mask
                 content.blocks[part.block].land(part.mask)
         self._memory.notify()
@@ -304,7 +297,6 @@ class Fetcher:
             key = self._row_key(block.content, row)
             if not cache.put(key, block.buffer[first:stop], block_release(block, self._memory)):
                 block.pins -= 1
-                self._metrics.count("cache.dropped")
 
 
 def block_release(block: Block, memory: Memory) -> ReleaseSoon:

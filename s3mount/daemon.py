@@ -1,0 +1,171 @@
+"""The composition root: builds every room, serves until the mount ends, tears down.
+
+The only module that constructs. The order of the start: whatever can fail fails before
+the mount exists, and `ready` is called after the mount has answered.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import resource
+import signal
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import trio
+
+from s3mount.cache.block_cache import BlockCache
+from s3mount.config import MIB, Config
+from s3mount.errors import S3MountError
+from s3mount.filesystem import Filesystem, Look
+from s3mount.kernel import mountpoint
+from s3mount.kernel.operations import Operations
+from s3mount.kernel.session import Session
+from s3mount.kernel.tuning import tune
+from s3mount.metrics import Metrics
+from s3mount.namespace.tree import Tree
+from s3mount.reading.blocks import SECTOR_SIZE, Geometry
+from s3mount.reading.fetcher import Fetcher
+from s3mount.reading.handle import Readahead
+from s3mount.reading.memory import Memory
+from s3mount.s3.bucket import Bucket
+from s3mount.s3.connect import connect
+
+log = logging.getLogger(__name__)
+
+# Bytes of one ranged GET of a stream: long enough that its latency is a small part of it.
+LONGEST_RUN = 4 * MIB
+# The least that buffers get, however low --memory-limit: a block or two for a few readers.
+LEAST_BUFFERS = 8 * MIB
+# Of the buffers, what may be read ahead; the rest serves those who wait.
+READAHEAD_SHARE = 0.75
+
+
+def serve(config: Config, ready: Callable[[], None]) -> None:
+    """Mount, call `ready` once the mount answers, and serve until it ends.
+
+    Ends by itself when the mountpoint is unmounted, and on SIGTERM and SIGINT.
+
+    Raises:
+        S3MountError: the mount could not be made; nothing is left behind.
+    """
+    mountpoint.prepare(config.mountpoint)
+    try:
+        trio.run(_serve, config, ready)
+    except BaseExceptionGroup as group:
+        raise _first(group) from group
+
+
+def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The error that a nursery's group is about: one of ours, if there is any."""
+    leaves: list[BaseException] = []
+    for error in group.exceptions:
+        leaves.append(_first(error) if isinstance(error, BaseExceptionGroup) else error)
+    return next((error for error in leaves if isinstance(error, S3MountError)), leaves[0])
+
+
+async def _serve(config: Config, ready: Callable[[], None]) -> None:
+    metrics = Metrics()
+    async with trio.open_nursery() as nursery, AsyncExitStack() as stack:
+        stack.callback(nursery.cancel_scope.cancel)
+        bucket = await connect(config, metrics)
+        stack.push_async_callback(_shielded, bucket.aclose)
+        tree = Tree(
+            bucket,
+            config.prefix,
+            nursery,
+            metadata_ttl=config.metadata_ttl,
+            negative_ttl=config.negative_ttl,
+        )
+        await tree.learn_root()
+        cache = None
+        if config.cache_dir is not None:
+            cache = await BlockCache.open(
+                config.cache_dir, size_limit=config.cache_size, metrics=metrics
+            )
+            stack.push_async_callback(_shielded, cache.aclose)
+        filesystem = _filesystem(config, bucket, cache, tree, nursery)
+        session = Session(config.mountpoint)
+        mounted = session.open(
+            Operations(filesystem), source=config.source, options=_mount_options(config)
+        )
+        stack.callback(session.close)
+        tune(mounted)
+        nursery.start_soon(_end_on_signal, session, config.foreground)
+        nursery.start_soon(_tell_when_ready, config, ready)
+        await session.serve()
+        log.info("unmounted %s; %s", config.mountpoint, metrics.snapshot())
+
+
+def _filesystem(
+    config: Config,
+    bucket: Bucket,
+    cache: BlockCache | None,
+    tree: Tree,
+    nursery: trio.Nursery,
+) -> Filesystem:
+    geometry = Geometry(config.block_size, min(SECTOR_SIZE, config.block_size))
+    memory = Memory(config.block_size, _buffer_budget(config.memory_limit))
+    fetcher = Fetcher(
+        bucket,
+        cache=cache,
+        memory=memory,
+        geometry=geometry,
+        nursery=nursery,
+        scope=f"{config.endpoint_url or 'aws'}/{config.bucket}",
+        longest_run=max(LONGEST_RUN, config.block_size),
+    )
+    return Filesystem(tree, fetcher, Readahead(int(memory.limit * READAHEAD_SHARE)), _look(config))
+
+
+def _look(config: Config) -> Look:
+    umask = config.umask if config.umask is not None else 0o022
+    return Look(
+        uid=config.uid if config.uid is not None else os.getuid(),
+        gid=config.gid if config.gid is not None else os.getgid(),
+        file_mode=config.file_mode if config.file_mode is not None else 0o666 & ~umask,
+        dir_mode=config.dir_mode if config.dir_mode is not None else 0o777 & ~umask,
+        directory_mtime_ns=time.time_ns(),
+    )
+
+
+def _mount_options(config: Config) -> list[str]:
+    options = list(config.mount_options)
+    if config.allow_other:
+        options.append("allow_other")
+    if config.allow_root:
+        options.append("allow_root")
+    return options
+
+
+def _buffer_budget(memory_limit: int) -> int:
+    """What `--memory-limit` leaves for buffers, beside what the process holds already."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return max(LEAST_BUFFERS, memory_limit - pages * resource.getpagesize())
+
+
+async def _tell_when_ready(config: Config, ready: Callable[[], None]) -> None:
+    """Call `ready` once the mount has answered a real stat(2)."""
+    # In a thread: this process itself answers it.
+    await trio.to_thread.run_sync(os.stat, config.mountpoint)
+    log.info("mounted %s at %s", config.source, config.mountpoint)
+    ready()
+
+
+async def _end_on_signal(session: Session, foreground: bool) -> None:
+    """End the mount on a signal. In the background SIGHUP is no reason to: logs reopen alone."""
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
+        async for number in signals:
+            if number == signal.SIGHUP and not foreground:
+                continue
+            log.info("%s: unmounting %s", signal.Signals(number).name, session.mountpoint)
+            await session.end()
+
+
+async def _shielded(close: Callable[[], Awaitable[None]]) -> None:
+    """Close even while everything is being cancelled."""
+    with trio.CancelScope(shield=True):
+        await close()

@@ -1,0 +1,271 @@
+"""What a bucket means as files: verbs on inodes and handles. Here, and only here.
+
+An inode is a directory, or one version of one object. A file that is replaced in the
+bucket gets a new inode when its name is next looked up, as if it had been renamed over;
+whoever has the old one open goes on with the old version, or gets an error. So the
+kernel's page cache never holds bytes of two versions under one inode.
+
+INVARIANT: only what was handed to the kernel counts as a lookup, and is counted by
+`remember` at the moment the kernel takes it.
+
+Must not know: errno, bytes names, pyfuse3, boto3, diskcache.
+"""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass
+from itertools import count
+from typing import NamedTuple
+
+import trio
+
+from s3mount.errors import (
+    BadHandle,
+    IsADirectory,
+    NoSuchFile,
+    NotADirectory,
+    NotFound,
+    Stale,
+    VersionChanged,
+)
+from s3mount.namespace.inodes import Node
+from s3mount.namespace.tree import Found, Listing, Tree
+from s3mount.reading.fetcher import Fetcher
+from s3mount.reading.handle import Handle, Readahead
+
+# st_blksize: tools size their buffers by it. 128 KiB is what cp and cat use at least; Python
+# allocates a buffer of this size for every open(), so 1 MiB would slow thousands of small files.
+BLKSIZE = 128 * 1024
+
+
+class Attr(NamedTuple):
+    """The attributes of one inode, as stat(2) shows them."""
+
+    ino: int
+    mode: int  # type and permissions
+    nlink: int
+    uid: int
+    gid: int
+    size: int  # bytes
+    mtime_ns: int
+    ttl: float  # seconds for which they stay good
+
+
+class Entry(NamedTuple):
+    """One entry of a directory, for an open directory handle."""
+
+    name: str
+    node: Node
+    attr: Attr
+    cursor: int  # where the entry after it is
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What files look like: owner and permissions, which a bucket does not tell."""
+
+    uid: int
+    gid: int
+    file_mode: int
+    dir_mode: int
+    # mtime of directories without a marker object: the time of the mount, since it must
+    # stay the same for as long as the directory is known
+    directory_mtime_ns: int
+
+
+class _File(NamedTuple):
+    node: Node
+    handle: Handle
+
+
+class _Directory:
+    """One open directory: its pass through the entries, begun anew by rewinddir."""
+
+    __slots__ = ("listing", "node", "was_read")
+
+    def __init__(self, node: Node, listing: Listing) -> None:
+        self.node = node
+        self.listing = listing
+        self.was_read = False
+
+
+class Filesystem:
+    """The verbs. `ino` and `fh` are the kernel's; names are `str`."""
+
+    def __init__(self, tree: Tree, fetcher: Fetcher, readahead: Readahead, look: Look) -> None:
+        self._tree = tree
+        self._fetcher = fetcher
+        self._readahead = readahead
+        self._look = look
+        self._handles = count(1)
+        self._files: dict[int, _File] = {}
+        self._directories: dict[int, _Directory] = {}
+        # Called, and waited for, when an inode's attributes changed under the kernel.
+        self.on_changed: Callable[[int], Awaitable[None]] = _nothing
+
+    # --- names --------------------------------------------------------------------
+
+    async def lookup(self, parent: int, name: str) -> tuple[Attr | None, float]:
+        """The entry's attributes and the seconds for which the answer is good.
+
+        None instead of attributes: there is no such name. Raises `NotADirectory`, and any
+        `RequestError`.
+        """
+        node = self._directory_node(parent)
+        if name in {".", ".."}:
+            found = Found(node if name == "." else node.parent or node, 0.0)
+        else:
+            found = await self._tree.lookup(node, name)
+        if found.node is None:
+            return None, found.ttl
+        self._tree.inodes.remember(found.node)
+        return self._attr(found.node, found.ttl), found.ttl
+
+    def forget(self, ino: int, nlookup: int) -> None:
+        """The kernel gives `nlookup` references to the inode back."""
+        self._tree.inodes.forget(ino, nlookup)
+
+    def getattr(self, ino: int) -> Attr:
+        """The inode's attributes. Costs no request: they belong to the version it stands for."""
+        node = self._node(ino)
+        return self._attr(node, self._tree.ttl(node))
+
+    # --- directories --------------------------------------------------------------
+
+    def opendir(self, ino: int) -> int:
+        """A directory handle, for one pass through the entries."""
+        node = self._directory_node(ino)
+        fh = next(self._handles)
+        self._directories[fh] = _Directory(node, self._tree.listing(node))
+        return fh
+
+    async def entries(self, fh: int, cursor: int) -> Iterator[Entry]:
+        """Entries from the cursor on: at least one, unless the directory has no more.
+
+        The cursor is 0 at the start; from there, a handle that was read begins anew. Of
+        each entry that the kernel takes, `taken` must be called. Raises any `RequestError`.
+        """
+        directory = self._open_directory(fh)
+        if cursor == 0 and directory.was_read:
+            directory.listing = self._tree.listing(directory.node)
+        directory.was_read = True
+        listing = directory.listing
+        # Cursors 0 and 1 are "." and "..": the names start at 2.
+        while cursor >= 2 and not listing.is_complete:
+            rest = self._entries(directory.node, listing, cursor)
+            if next(rest, None) is not None:
+                break
+            await listing.extend()
+        return self._entries(directory.node, listing, cursor)
+
+    def _entries(self, node: Node, listing: Listing, cursor: int) -> Iterator[Entry]:
+        if cursor == 0:
+            yield Entry(".", node, self._attr(node, 0.0), 1)
+        if cursor <= 1:
+            parent = node.parent or node
+            yield Entry("..", parent, self._attr(parent, 0.0), 2)
+        for i in range(max(0, cursor - 2), len(listing.names)):
+            name = listing.names[i]
+            found = self._tree.known(node, name, listing.not_before)
+            if found is not None and found.node is not None:
+                yield Entry(name, found.node, self._attr(found.node, found.ttl), i + 3)
+
+    def taken(self, entry: Entry) -> None:
+        """The kernel took the entry: it counts as a lookup, except for "." and ".."."""
+        if entry.cursor > 2:
+            self._tree.inodes.remember(entry.node)
+
+    def releasedir(self, fh: int) -> None:
+        """The directory handle was closed."""
+        self._directories.pop(fh, None)
+
+    # --- files --------------------------------------------------------------------
+
+    def open(self, ino: int) -> int:
+        """A handle on the version that the inode stands for. Costs no request."""
+        node = self._node(ino)
+        if node.info is None:
+            raise IsADirectory(f"{node.name!r} is a directory")
+        fh = next(self._handles)
+        self._files[fh] = _File(node, Handle(node.info, self._fetcher, self._readahead))
+        return fh
+
+    async def read(self, fh: int, offset: int, size: int) -> memoryview:
+        """The bytes from `offset` on: `size` of them, fewer only at the end of the file.
+
+        The buffer is good until the caller next awaits. Raises `Stale` when the version
+        is gone from the bucket, and any `RequestError`.
+        """
+        file = self._files.get(fh)
+        if file is None:
+            raise BadHandle(f"no open file has the handle {fh}")
+        try:
+            data = await file.handle.read(offset, size)
+        except (VersionChanged, NotFound) as gone:
+            data = await self._read_new_version(file, offset, size, gone)
+        file.node.was_read = True
+        return data
+
+    async def _read_new_version(
+        self, file: _File, offset: int, size: int, gone: VersionChanged | NotFound
+    ) -> memoryview:
+        """Go on with the version that replaced the handle's, if nothing was handed out yet."""
+        node, handle = file
+        self._tree.doubt(node)
+        name = node.name
+        if node.info == handle.info:
+            if node.was_read:
+                raise Stale(f"{name!r} was replaced or deleted while it was read") from gone
+            if await self._tree.adopt(node) is None:
+                raise Stale(f"{name!r} was deleted before it was read") from gone
+        assert node.info is not None
+        handle.switch(node.info)
+        await self.on_changed(node.ino)
+        try:
+            return await handle.read(offset, size)
+        except (VersionChanged, NotFound) as again:
+            raise Stale(f"{name!r} is being replaced again and again") from again
+
+    def release(self, fh: int) -> None:
+        """The file was closed."""
+        file = self._files.pop(fh, None)
+        if file is not None:
+            file.handle.close()
+
+    # --- nodes --------------------------------------------------------------------
+
+    def _node(self, ino: int) -> Node:
+        node = self._tree.inodes.get(ino)
+        if node is None:
+            raise NoSuchFile(f"inode {ino} was forgotten")
+        return node
+
+    def _directory_node(self, ino: int) -> Node:
+        node = self._node(ino)
+        if node.directory is None:
+            raise NotADirectory(f"{node.name!r} is a file")
+        return node
+
+    def _open_directory(self, fh: int) -> _Directory:
+        directory = self._directories.get(fh)
+        if directory is None:
+            raise BadHandle(f"no open directory has the handle {fh}")
+        return directory
+
+    def _attr(self, node: Node, ttl: float) -> Attr:
+        look = self._look
+        info = node.info
+        if info is not None:
+            mode = stat.S_IFREG | look.file_mode
+            return Attr(node.ino, mode, 1, look.uid, look.gid, info.size, info.mtime_ns, ttl)
+        marker = node.directory.marker if node.directory is not None else None
+        mtime_ns = look.directory_mtime_ns if marker is None else marker.mtime_ns
+        # nlink 1: "the number of subdirectories is unknown", so that find(1) visits them all.
+        mode = stat.S_IFDIR | look.dir_mode
+        return Attr(node.ino, mode, 1, look.uid, look.gid, 0, mtime_ns, ttl)
+
+
+async def _nothing(_ino: int) -> None:
+    await trio.lowlevel.checkpoint()

@@ -1,0 +1,267 @@
+"""Kernel requests -> filesystem calls. Only translates: names, attributes, errors.
+
+INVARIANTS
+- A handler raises nothing but `pyfuse3.FUSEError`: any other exception would end the
+  mount. `_answers` turns ours into their errno and unknown ones into EIO with a
+  traceback in the log, and lets `trio.Cancelled` pass.
+- `read` does not await between having its buffer and returning it.
+
+Names are `bytes` here and `str` below; a name that is not UTF-8 is no key of S3's.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import math
+import os
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, ParamSpec, TypeVar
+
+import pyfuse3
+import trio
+from pyfuse3 import (
+    EntryAttributes,
+    FileHandleT,
+    FileInfo,
+    FileNameT,
+    FlagT,
+    FUSEError,
+    InodeT,
+    ModeT,
+    ReaddirToken,
+    RequestContext,
+    SetattrFields,
+    StatvfsData,
+)
+
+from s3mount.errors import NotFound, S3MountError
+from s3mount.filesystem import BLKSIZE, Attr, Filesystem
+from s3mount.kernel.errnos import EIO, EROFS, errno_of
+
+log = logging.getLogger(__name__)
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+# The kernel counts time-outs in 64-bit jiffies: "for ever" is ten years.
+FOREVER = 10 * 365 * 86400.0
+
+# What df shows: a bucket has no size of its own, so a round 1 PiB, all of it free.
+STATFS_BLOCK = 4096
+STATFS_BYTES = 1 << 50
+STATFS_FILES = 1 << 32
+NAME_MAX = 255
+
+
+def _answers(handler: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, Coroutine[Any, Any, T]]:
+    """Have every error of the handler become an errno, and one line in the log."""
+
+    @functools.wraps(handler)
+    async def answer(*args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return await handler(*args, **kwargs)
+        except FUSEError:
+            raise
+        except S3MountError as error:
+            if not isinstance(error, NotFound):
+                log.warning("%s: %s", handler.__name__, error)
+            raise FUSEError(errno_of(error)) from error
+        except Exception as error:
+            log.exception("%s failed: this is a bug, please report it", handler.__name__)
+            raise FUSEError(EIO) from error
+
+    return answer
+
+
+def _timeout(ttl: float) -> float:
+    return FOREVER if math.isinf(ttl) else ttl
+
+
+def _entry(attr: Attr) -> EntryAttributes:
+    entry = EntryAttributes()
+    entry.st_ino = InodeT(attr.ino)
+    entry.generation = 0
+    entry.entry_timeout = entry.attr_timeout = _timeout(attr.ttl)
+    entry.st_mode = ModeT(attr.mode)
+    entry.st_nlink = attr.nlink
+    entry.st_uid = attr.uid
+    entry.st_gid = attr.gid
+    entry.st_size = attr.size
+    entry.st_blksize = BLKSIZE
+    entry.st_blocks = -(-attr.size // 512)  # st_blocks counts 512 bytes, whatever st_blksize is
+    entry.st_atime_ns = entry.st_mtime_ns = entry.st_ctime_ns = attr.mtime_ns
+    return entry
+
+
+def _absent(ttl: float) -> EntryAttributes:
+    """A negative dentry: the kernel remembers for `ttl` seconds that the name is not there."""
+    entry = EntryAttributes()
+    entry.st_ino = InodeT(0)
+    entry.entry_timeout = _timeout(ttl)
+    return entry
+
+
+def _name(name: bytes) -> str | None:
+    """The name as part of a key; None when it can be none."""
+    try:
+        return name.decode()
+    except UnicodeDecodeError:
+        return None
+
+
+class Operations(pyfuse3.Operations):
+    """What the kernel may ask."""
+
+    def __init__(self, filesystem: Filesystem) -> None:
+        super().__init__()
+        self._filesystem = filesystem
+        filesystem.on_changed = self._invalidate_attributes
+
+    # --- names --------------------------------------------------------------------
+
+    @_answers
+    async def lookup(
+        self, parent_inode: InodeT, name: FileNameT, ctx: RequestContext
+    ) -> EntryAttributes:
+        text = _name(name)
+        if text is None:
+            return _absent(0.0)
+        attr, ttl = await self._filesystem.lookup(parent_inode, text)
+        return _absent(ttl) if attr is None else _entry(attr)
+
+    async def forget(self, inode_list: Sequence[tuple[InodeT, int]]) -> None:
+        for ino, nlookup in inode_list:
+            self._filesystem.forget(ino, nlookup)
+
+    @_answers
+    async def getattr(self, inode: InodeT, ctx: RequestContext) -> EntryAttributes:
+        return _entry(self._filesystem.getattr(inode))
+
+    # --- directories --------------------------------------------------------------
+
+    @_answers
+    async def opendir(self, inode: InodeT, ctx: RequestContext) -> FileHandleT:
+        return FileHandleT(self._filesystem.opendir(inode))
+
+    @_answers
+    async def readdir(self, fh: FileHandleT, start_id: int, token: ReaddirToken) -> None:
+        for entry in await self._filesystem.entries(fh, start_id):
+            name = FileNameT(os.fsencode(entry.name))
+            if not pyfuse3.readdir_reply(token, name, _entry(entry.attr), entry.cursor):
+                return
+            self._filesystem.taken(entry)
+
+    @_answers
+    async def releasedir(self, fh: FileHandleT) -> None:
+        self._filesystem.releasedir(fh)
+
+    # --- files --------------------------------------------------------------------
+
+    @_answers
+    async def open(self, inode: InodeT, flags: FlagT, ctx: RequestContext) -> FileInfo:
+        if flags & (os.O_WRONLY | os.O_RDWR | os.O_TRUNC | os.O_APPEND):
+            raise FUSEError(EROFS)
+        # An inode is one version of an object: its pages stay right for as long as it lives.
+        return FileInfo(fh=FileHandleT(self._filesystem.open(inode)), keep_cache=True)
+
+    # pyfuse3 takes any contiguous buffer (PyObject_GetBuffer), its stub says `bytes`: a
+    # memoryview of the block saves the copy.
+    @_answers
+    async def read(  # type: ignore[override]
+        self, fh: FileHandleT, off: int, size: int
+    ) -> memoryview:
+        return await self._filesystem.read(fh, off, size)
+
+    @_answers
+    async def release(self, fh: FileHandleT) -> None:
+        self._filesystem.release(fh)
+
+    @_answers
+    async def flush(self, fh: FileHandleT) -> None:
+        """Nothing is written: close(2) has nothing to report."""
+
+    # --- the whole ----------------------------------------------------------------
+
+    @_answers
+    async def statfs(self, ctx: RequestContext) -> StatvfsData:
+        data = StatvfsData()
+        data.f_bsize = data.f_frsize = STATFS_BLOCK
+        data.f_blocks = data.f_bfree = data.f_bavail = STATFS_BYTES // STATFS_BLOCK
+        data.f_files = data.f_ffree = data.f_favail = STATFS_FILES
+        data.f_namemax = NAME_MAX
+        return data
+
+    async def _invalidate_attributes(self, ino: int) -> None:
+        """Have the kernel ask for the attributes again. In a thread, since it may block."""
+        await trio.to_thread.run_sync(_invalidate_attributes, ino)
+
+    # --- writing: not here yet; the mount is ro, so the kernel says EROFS itself ---
+
+    async def setattr(
+        self,
+        inode: InodeT,
+        attr: EntryAttributes,
+        fields: SetattrFields,
+        fh: FileHandleT | None,
+        ctx: RequestContext,
+    ) -> EntryAttributes:
+        raise FUSEError(EROFS)
+
+    async def mknod(
+        self, parent_inode: InodeT, name: FileNameT, mode: ModeT, rdev: int, ctx: RequestContext
+    ) -> EntryAttributes:
+        raise FUSEError(EROFS)
+
+    async def mkdir(
+        self, parent_inode: InodeT, name: FileNameT, mode: ModeT, ctx: RequestContext
+    ) -> EntryAttributes:
+        raise FUSEError(EROFS)
+
+    async def unlink(self, parent_inode: InodeT, name: FileNameT, ctx: RequestContext) -> None:
+        raise FUSEError(EROFS)
+
+    async def rmdir(self, parent_inode: InodeT, name: FileNameT, ctx: RequestContext) -> None:
+        raise FUSEError(EROFS)
+
+    async def symlink(
+        self, parent_inode: InodeT, name: FileNameT, target: FileNameT, ctx: RequestContext
+    ) -> EntryAttributes:
+        raise FUSEError(EROFS)
+
+    async def rename(  # noqa: PLR0917  pyfuse3's signature
+        self,
+        parent_inode_old: InodeT,
+        name_old: FileNameT,
+        parent_inode_new: InodeT,
+        name_new: FileNameT,
+        flags: FlagT,
+        ctx: RequestContext,
+    ) -> None:
+        raise FUSEError(EROFS)
+
+    async def link(
+        self,
+        inode: InodeT,
+        new_parent_inode: InodeT,
+        new_name: FileNameT,
+        ctx: RequestContext,
+    ) -> EntryAttributes:
+        raise FUSEError(EROFS)
+
+    async def create(
+        self,
+        parent_inode: InodeT,
+        name: FileNameT,
+        mode: ModeT,
+        flags: FlagT,
+        ctx: RequestContext,
+    ) -> tuple[FileInfo, EntryAttributes]:
+        raise FUSEError(EROFS)
+
+
+def _invalidate_attributes(ino: int) -> None:
+    try:
+        pyfuse3.invalidate_inode(InodeT(ino), attr_only=True)
+    except OSError as error:  # ENOENT: the kernel has forgotten the inode meanwhile
+        log.debug("attributes of inode %d not invalidated: %s", ino, error)

@@ -1,0 +1,114 @@
+"""One mount: from the kernel's acceptance to its end.
+
+pyfuse3 keeps its state in its module, so a process has one session at a time.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import pyfuse3
+import trio
+
+from s3mount.errors import MountError
+from s3mount.kernel import mountpoint as mountpoints
+from s3mount.kernel.mountpoint import Mounted
+from s3mount.kernel.operations import Operations
+
+log = logging.getLogger(__name__)
+
+# Seconds that handlers under way are given to finish once the mount is to end.
+GRACE = 2.0
+
+
+class Session:
+    """The connection between the kernel and the handlers."""
+
+    def __init__(self, mountpoint: Path) -> None:
+        self.mountpoint = mountpoint
+        self._scope = trio.CancelScope()
+
+    def open(self, operations: Operations, *, source: str, options: Sequence[str]) -> Mounted:
+        """Mount. Accesses wait until `serve` runs. Raises `MountError`."""
+        words = {
+            f"fsname={_fsname(source)}",
+            "subtype=s3mount",
+            "default_permissions",  # the kernel checks access by mode, owner and group
+            "ro",
+            *options,
+        }
+        with _stderr_kept() as said:
+            try:
+                pyfuse3.init(operations, str(self.mountpoint), words)
+            except RuntimeError as error:
+                raise _refusal(self.mountpoint, said()) from error
+        mounted = mountpoints.find(self.mountpoint)
+        if mounted is None:
+            pyfuse3.close()
+            raise MountError(
+                f"the mount at {str(self.mountpoint)!r} vanished at once", "see the kernel's log"
+            )
+        return mounted
+
+    async def serve(self) -> None:
+        """Answer the kernel, until it is unmounted or `end` is called."""
+        with self._scope:
+            await pyfuse3.main()
+
+    async def end(self) -> None:
+        """Answer no new requests; those under way have `GRACE` seconds to finish."""
+        pyfuse3.terminate()
+        await trio.sleep(GRACE)
+        self._scope.cancel()
+
+    def close(self) -> None:
+        """Unmount, if nobody else did, and let the kernel go."""
+        pyfuse3.close()
+
+
+def _fsname(source: str) -> str:
+    """`source` as the value of a mount option: commas and backslashes escaped, ASCII."""
+    escaped = source.replace("\\", "\\\\").replace(",", "\\,")
+    return escaped.encode("ascii", "replace").decode()
+
+
+def _refusal(mountpoint: Path, said: str) -> MountError:
+    """Why the mount failed, from what libfuse and fusermount3 wrote to stderr."""
+    reason = " ".join(said.split()) or "the kernel refused"
+    cures = {
+        "user_allow_other": "add the line user_allow_other to /etc/fuse.conf, or mount as root",
+        "ermission denied": "mount over a directory that you own, or as root",
+        "not permitted": "mount as root, or in a container with --cap-add SYS_ADMIN",
+        "fusermount3": "install the package fuse3",
+    }
+    cure = next((cure for word, cure in cures.items() if word in reason), "see the kernel's log")
+    return MountError(f"mounting at {str(mountpoint)!r} failed: {reason}", cure)
+
+
+@contextmanager
+def _stderr_kept() -> Iterator[_Said]:
+    """Keep what C code writes to file descriptor 2 meanwhile: libfuse has no other error report."""
+    saved = os.dup(2)
+    with tempfile.TemporaryFile() as kept:
+        os.dup2(kept.fileno(), 2)
+        try:
+            yield _Said(kept.fileno())
+        finally:
+            os.dup2(saved, 2)
+            os.close(saved)
+
+
+class _Said:
+    """What was written to a file so far, as text."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+
+    def __call__(self) -> str:
+        size = os.fstat(self._fd).st_size
+        return os.pread(self._fd, size, 0).decode(errors="replace")
