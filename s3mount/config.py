@@ -98,7 +98,7 @@ def _clashes(config: Config) -> Iterator[tuple[str, str, bool, str]]:
         config.allow_other and config.allow_root,
         "leave out --allow-root: root is among all users",
     )
-    # botocore refuses these three at the first request, in words of its own.
+    # botocore 1.44 passes over the first two without a word, and refuses the third.
     for name, given in (
         ("dualstack", config.dualstack),
         ("fips", config.fips),

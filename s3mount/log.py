@@ -11,7 +11,6 @@ Must not know: Config's other fields, S3, FUSE.
 from __future__ import annotations
 
 import logging
-import logging.handlers
 import re
 import sys
 from pathlib import Path
@@ -24,11 +23,9 @@ _QUIET = ("boto3", "botocore", "s3transfer", "urllib3", "diskcache", "asyncio")
 
 _SECRET = re.compile(
     r"""(?ix)
-    ( x-amz-(?:signature|credential|security-token) \W{1,4}
-    | (?:proxy-)?authorization \W{1,4}
-    | (?:secret_?access_?key|aws_secret_access_key|session_?token|aws_session_token|password)
-      \W{1,4}
-    )
+    ( (?: x-amz-(?:signature|credential|security-token) | (?:proxy-)?authorization
+        | (?:aws_)?secret_?access_?key | (?:aws_)?session_?token | password )
+      ["']? \s* [:=] \s* (?:b(?=["']))?["']? )
     (?: (?:AWS4-HMAC-SHA256|AWS|Basic|Bearer) \s [^'"\r\n]* | [^\s'"&,;)}\]<>]+ )
     """
 )
@@ -89,14 +86,7 @@ def setup(level: str, *, file: Path | None, foreground: bool, journal: bool = Fa
     Raises `UsageError` when `file` cannot be written.
     """
     logging.raiseExceptions = False  # a full disk must not make tracebacks on stderr
-    handlers = [
-        handler
-        for handler in (
-            _to_file(file) if file else None if foreground else _to_syslog(),
-            _to_caller() if not foreground else _to_stderr(journal) if file is None else None,
-        )
-        if handler
-    ]
+    handlers = _handlers(file, foreground=foreground, journal=journal)
     root = logging.getLogger()
     for old in root.handlers[:]:
         root.removeHandler(old)
@@ -110,9 +100,24 @@ def setup(level: str, *, file: Path | None, foreground: bool, journal: bool = Fa
     logging.captureWarnings(True)
 
 
+def _handlers(file: Path | None, *, foreground: bool, journal: bool) -> list[logging.Handler]:
+    handlers: list[logging.Handler | None] = []
+    if file is not None:
+        handlers.append(_to_file(file))
+    elif foreground:
+        handlers.append(_to_stderr(journal))
+    else:
+        handlers.append(_to_syslog())
+    if not foreground:
+        handlers.append(_to_caller())
+    return [handler for handler in handlers if handler is not None]
+
+
 def said(error: object) -> None:
     """Log an error that was written to stderr already: everywhere but there."""
-    logging.getLogger("s3mount").error("%s", error, extra={"said": True})
+    # Without `setup`, logging would write it to stderr itself.
+    if logging.getLogger().handlers:
+        logging.getLogger("s3mount").error("%s", error, extra={"said": True})
 
 
 def _not_said(record: logging.LogRecord) -> bool:
@@ -120,6 +125,8 @@ def _not_said(record: logging.LogRecord) -> bool:
 
 
 def _to_file(file: Path) -> logging.Handler:
+    import logging.handlers  # noqa: PLC0415 -- 8 ms that --help and a typing error need not cost
+
     try:
         handler = logging.handlers.WatchedFileHandler(
             file, encoding="utf-8", errors="backslashreplace"
@@ -149,6 +156,8 @@ def _to_caller() -> logging.Handler:
 
 
 def _to_syslog() -> logging.Handler | None:
+    import logging.handlers  # noqa: PLC0415 -- 8 ms that --help and a typing error need not cost
+
     try:
         handler = logging.handlers.SysLogHandler(
             str(SYSLOG_SOCKET), logging.handlers.SysLogHandler.LOG_DAEMON

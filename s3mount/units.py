@@ -17,7 +17,7 @@ import re
 
 # Powers of 1024, whatever the spelling: K, KB and KiB are the same to mount(8)'s users.
 _SIZE_UNITS = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40, "p": 2**50}
-_SIZE = re.compile(r"([0-9]{1,18})(?:\.([0-9]{1,18}))? ?(?:([kmgtp])(?:i?b)?|b)?", re.I | re.A)
+_SIZE = re.compile(r"([0-9]{1,19})(?:\.([0-9]{1,18}))? ?(?:([kmgtp])(?:i?b)?|b)?", re.I | re.A)
 
 _MILLISECONDS = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000, "": 1000}
 _DURATION_PART = re.compile(r"([0-9]{1,12})(?:\.([0-9]{1,12}))? ?(ms|s|m|h|d)", re.I | re.A)
