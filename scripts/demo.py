@@ -46,6 +46,8 @@ def s3_server(work: Path, *, keep: bool) -> Iterator[Server]:
         [sys.executable, Path(__file__).parent.parent / "tests" / "moto_server.py"],
         stdin=stdin,
         stdout=subprocess.PIPE,
+        # What stays may not hold the terminal, or the pipe of `scripts/demo --keep | less`.
+        stderr=subprocess.DEVNULL if keep else None,
         start_new_session=keep,
     )
     os.close(stdin)
@@ -112,7 +114,7 @@ class Demo:
             check=False,
         )
 
-    def show(self, command: str, where: Path, *, succeeds: bool = True) -> str:
+    def show(self, command: str, where: Path) -> str:
         """Run and show a command, with the time and the requests it took."""
         print(f"\n$ {command}", flush=True)
         self.server.reset()
@@ -127,8 +129,7 @@ class Demo:
             print(f"... ({len(lines) - SHOWN_LINES:,} more lines)")
         kinds = ", ".join(f"{number} {kind}" for kind, number in sorted(counts.items()))
         print(f"  [{seconds:.2f} s, requests: {kinds or 0}]", flush=True)
-        if succeeds:
-            self.check(result.returncode == 0, f"exit status {result.returncode}: {command}")
+        self.check(result.returncode == 0, f"exit status {result.returncode}: {command}")
         return result.stdout
 
     def same(self, command: str) -> None:
@@ -143,13 +144,14 @@ class Demo:
             f"s3mount {BUCKET} mnt --endpoint-url {self.server.endpoint_url} --path-style"
             f" --region {REGION} --cache-dir cache --metadata-ttl 5m"
         )
-        output = self.show(command, self.work, succeeds=False)
+        output = self.show(command, self.work)
         if not self.is_mounted():
             raise DemoError(f"the bucket is not mounted: {output.strip() or 'no message'}")
+        self.check(output == "", "s3mount has something to say, though all is well")
 
     def is_mounted(self) -> bool:
         """Whether the mountpoint is one; a dead one is."""
-        return any(line.split()[1] == str(self.mountpoint) for line in open_mounts())
+        return any(line.split()[1] == str(self.mountpoint) for line in mounts())
 
     def use(self) -> None:
         """The commands."""
@@ -190,7 +192,7 @@ class Demo:
         self.check(not daemons, f"s3mount still runs after the unmount: {daemons}")
 
     def daemons(self) -> list[int]:
-        """The processes of s3mount that serve this mount."""
+        """The processes that were given this server's URL: s3mount, and no other."""
         found = []
         for path in Path("/proc").glob("[0-9]*/cmdline"):
             try:
@@ -208,7 +210,7 @@ class Demo:
             subprocess.run([*lazy, self.mountpoint], check=False)
 
 
-def open_mounts() -> list[str]:
+def mounts() -> list[str]:
     """The lines of /proc/mounts."""
     return Path("/proc/mounts").read_text().splitlines()
 
@@ -216,12 +218,11 @@ def open_mounts() -> list[str]:
 def environment(server: Server) -> dict[str, str]:
     """The user's, with the demo's credentials and s3mount's place, and no profile of theirs."""
     mine = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
+    of_server = server.environment()
+    # The endpoint is shown on the command line.
+    del of_server["AWS_ENDPOINT_URL_S3"]
     return mine | {
-        **{
-            name: value
-            for name, value in server.environment().items()
-            if name != "AWS_ENDPOINT_URL_S3"
-        },
+        **of_server,
         "AWS_CONFIG_FILE": "/dev/null",
         "AWS_SHARED_CREDENTIALS_FILE": "/dev/null",
         "LC_ALL": "C.UTF-8",
