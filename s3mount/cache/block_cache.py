@@ -45,7 +45,7 @@ from s3mount.cache.jobs import (
     touch,
     write_rows,
 )
-from s3mount.cache.key_filter import KeyFilter
+from s3mount.cache.key_filter import KnownKeys
 from s3mount.cache.row_index import RowIndex, is_busy, is_damaged
 from s3mount.cache.threads import Threads
 from s3mount.cache.upkeep import Upkeep
@@ -97,7 +97,7 @@ class BlockCache:
         self._background = Threads("cache-upkeep", 1, at_exit=self._connections.close)
         self._index: RowIndex | None = None  # None: everything misses
         self._upkeep: Upkeep | None = None  # of that index
-        self._keys: KeyFilter | None = None  # None: not learned yet
+        self._keys = KnownKeys()  # of that index
         self._opened = trio.Event()
         self._opening = False
         self._closed = False
@@ -148,7 +148,7 @@ class BlockCache:
             metrics=metrics,
         )
         if warning:
-            self._warn("directory", warning)
+            self._warn("open", warning)
         self._reopen()
         with trio.move_on_after(_OPEN_PATIENCE):
             await self._opened.wait()
@@ -163,12 +163,11 @@ class BlockCache:
         the buffer's content is undefined. One hop to a thread for all of them. When this
         has returned, raised or been cancelled, nothing writes into the buffers.
         """
+        self._reopen()
         index = self._index
-        if index is None or self._closed or not wants:
+        if index is None or not wants:
             await trio.lowlevel.checkpoint()
             self._metrics.count("cache.misses", len(wants))
-            if not self._closed:
-                self._reopen()
             return [False] * len(wants)
         results = await self._readers.run(partial(read_rows, self._connections, index, wants))
         if results.bad:
@@ -206,10 +205,10 @@ class BlockCache:
         A hint that saves a hop to a thread. It can be wrong, at the cost of one GET, for
         a row that another daemon wrote within the last second.
         """
+        self._reopen()
         if self._index is None:
-            self._reopen()
-            return self._index is None
-        return self._keys is not None and key_digest(key) not in self._keys
+            return True
+        return self._keys.lacks(key_digest(key))
 
     # --- writing --------------------------------------------------------------------
 
@@ -231,8 +230,7 @@ class BlockCache:
             self._metrics.count("cache.dropped")
             return False
         self._queue.append(PendingRow(key, data, release))
-        if self._keys is not None:
-            self._keys.add_all(key_digest(key))
+        self._keys.add(key_digest(key))
         self._feed_writer()
         return True
 
@@ -358,20 +356,25 @@ class BlockCache:
 
     def _forget(self) -> None:
         """Use the database no more."""
-        self._index = self._keys = None
+        self._index = None
+        self._keys = KnownKeys()
         self._touched.clear()
         if self._upkeep is not None:
             self._upkeep.stop.set()
             self._upkeep = None
 
     def _reopen(self) -> None:
-        """Open the database in the writer's thread, unless that was of no use lately."""
-        if self._opening or self._closed or trio.current_time() < self._open_at:
+        """Open the database in the writer's thread, if it is not, and was not lost just now."""
+        if self._index is not None or self._opening or self._closed:
+            return
+        if trio.current_time() < self._open_at:
             return
         self._opening = True
+        self._jobs += 1
 
         def done(result: outcome.Outcome[RowIndex]) -> None:
             self._opening = False
+            self._jobs -= 1
             self._opened.set()
             try:
                 index = result.unwrap()
@@ -384,6 +387,7 @@ class BlockCache:
             else:
                 if not self._closed:
                     self._use(index)
+            self._feed_writer()
 
         self._writer.submit(partial(self._connections.open, self._damaged), done)
         self._damaged = None
@@ -393,20 +397,13 @@ class BlockCache:
         self._index = index
         self._write_at = trio.current_time()
 
-        def learned(keys: KeyFilter) -> None:
-            if self._index is index:
-                self._keys = keys
-
-        def added(digests: bytes) -> None:
-            if self._index is index and self._keys is not None:
-                self._keys.add_all(digests)
-
         soon = trio.lowlevel.current_trio_token().run_sync_soon
+        known = self._keys
         self._upkeep = Upkeep(
             self._connections,
             index,
-            learned=lambda keys: soon(learned, keys),
-            added=lambda digests: soon(added, digests),
+            learned=lambda keys: soon(known.learn, keys),
+            added=lambda digests: soon(known.add, digests),
         )
         self._background.submit(self._upkeep.run, _nothing)
 

@@ -43,11 +43,15 @@ def prepare(directory: Path) -> str:
         return f"the cache directory {directory} cannot be made: {error.strerror}"
     if found.st_uid != os.geteuid():
         raise UsageError(f"the cache directory {directory} belongs to uid {found.st_uid}", _CURE)
-    _refuse_other_use(directory)
     try:
+        _refuse_other_use(directory)
         if stat.S_IMODE(found.st_mode) & 0o077:
             # Others could plant files, or read what they may not read in the bucket.
             directory.chmod(0o700)
+    except PermissionError as error:
+        raise UsageError(
+            f"the cache directory {directory} cannot be used: {error.strerror}", _CURE
+        ) from error
     except OSError as error:
         return f"the cache directory {directory} cannot be made private: {error.strerror}"
     if os.statvfs(directory).f_flag & os.ST_RDONLY:

@@ -26,7 +26,7 @@ class KeyFilter:
         self._mask = bits - 1
         self._bits = bytearray(bits // 8)
 
-    def add_all(self, digests: bytes) -> None:
+    def add_all(self, digests: bytes | bytearray) -> None:
         """Add digests, which are joined one after the other."""
         bits, mask = self._bits, self._mask
         for word in memoryview(digests).cast("I"):
@@ -40,3 +40,32 @@ class KeyFilter:
             if not bits[position >> 3] & 1 << (position & 7):
                 return False
         return True
+
+
+class KnownKeys:
+    """What is known of which keys there are: at first nothing, later a filter of all."""
+
+    def __init__(self) -> None:
+        self._filter: KeyFilter | None = None
+        self._added = bytearray()  # digests that were added while there was no filter
+
+    @property
+    def capacity(self) -> int:
+        """Of the filter; 0 when there is none yet."""
+        return self._filter.capacity if self._filter else 0
+
+    def add(self, digests: bytes) -> None:
+        """Keys that there are from now on, as digests joined one after the other."""
+        if self._filter is None:
+            self._added += digests
+        else:
+            self._filter.add_all(digests)
+
+    def learn(self, keys: KeyFilter) -> None:
+        """Use a filter of all keys that there were, instead of what was known."""
+        keys.add_all(self._added)
+        self._filter, self._added = keys, bytearray()
+
+    def lacks(self, digest: bytes) -> bool:
+        """True when there is surely no such key; False when there may be."""
+        return self._filter is not None and digest not in self._filter

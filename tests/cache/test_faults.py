@@ -1,0 +1,253 @@
+"""What disks and people do to a cache directory: misses and one warning, never an error."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import shutil
+import sqlite3
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import trio.testing
+
+from s3mount.cache.block_cache import BlockCache
+from s3mount.errors import UsageError
+from tests.cache.rows import (
+    KIB,
+    MIB,
+    assert_sizes_agree,
+    hits,
+    open_cache,
+    put_all,
+    query,
+    row_bytes,
+    row_key,
+    value_files,
+)
+
+KEYS = [row_key(n, 16 * KIB) for n in range(10)]
+LATER = 61.0  # seconds; the cache tries again every minute
+
+
+@contextmanager
+def tmpfs(directory: Path, size: str) -> Iterator[Path]:
+    directory.mkdir()
+    run("mount", "-t", "tmpfs", "-o", f"size={size},mode=0700", "none", directory)
+    try:
+        yield directory
+    finally:
+        run("umount", "-l", directory)
+
+
+def fill_disk(path: Path) -> None:
+    """Write a file until nothing more goes into the filesystem."""
+    with path.open("wb", buffering=0) as file, pytest.raises(OSError, match="No space"):
+        file.writelines(itertools.repeat(bytes(4096)))
+
+
+def run(*command: object) -> None:
+    subprocess.run([str(word) for word in command], check=True)
+
+
+def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
+    assert all(record.levelname in {"INFO", "WARNING"} for record in caplog.records)
+    return [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+
+
+async def reopened(cache: BlockCache) -> None:
+    """Ask, as a reader would, so that the cache tries again; wait until it has."""
+    await hits(cache, KEYS[:1])
+    await cache.flush()
+    await trio.testing.wait_all_tasks_blocked()
+
+
+async def test_a_full_disk_is_evicted_from_and_written_to_later(
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    mock_clock: trio.testing.MockClock,
+) -> None:
+    with tmpfs(tmp_path / "small", "4m") as directory:
+        cache = await open_cache(directory, size_limit=64 * MIB)
+        await put_all(cache, KEYS)
+        keys = [row_key(n, 100_000) for n in range(100, 160)]
+        taken = [cache.put(key, memoryview(row_bytes(key)), lambda: None) for key in keys]
+        assert all(taken)
+        await cache.flush()
+        found = await hits(cache, keys)
+        assert False in found
+        assert not cache.put(KEYS[0], memoryview(row_bytes(KEYS[0])), lambda: None)  # pausing
+        mock_clock.jump(LATER)
+        await put_all(cache, KEYS)
+        assert all(await hits(cache, KEYS))
+        await cache.aclose()
+        assert_sizes_agree(directory)
+        rows = {row[0] for row in query(directory, "SELECT filename FROM Cache")}
+        assert {str(path.relative_to(directory)) for path in value_files(directory)} == rows
+    (warning,) = warnings(caplog)
+    assert "cannot write the cache" in warning
+    assert "No space left" in warning
+
+
+async def test_a_disk_that_is_full_at_the_start_is_served_from(tmp_path: Path) -> None:
+    with tmpfs(tmp_path / "small", "8m") as directory:
+        keys = [row_key(n, 100_000) for n in range(40)]
+        cache = await open_cache(directory)
+        await put_all(cache, keys)
+        await cache.aclose()
+        fill_disk(directory / "lost+found")
+        cache = await open_cache(directory)
+        # Some blocks were given up, so that the database could be opened.
+        assert 20 < (await hits(cache, keys)).count(True) < len(keys)
+        await cache.aclose()
+
+
+async def test_a_read_only_filesystem_is_a_miss_until_it_is_mended(
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    mock_clock: trio.testing.MockClock,
+) -> None:
+    with tmpfs(tmp_path / "disk", "8m") as directory:
+        cache = await open_cache(directory)
+        await put_all(cache, KEYS)
+        await cache.aclose()
+        run("mount", "-o", "remount,ro", directory)
+        cache = await open_cache(directory)
+        assert not any(await hits(cache, KEYS))
+        assert not cache.put("k", memoryview(b"x"), lambda: None)
+        assert any("read-only" in message for message in warnings(caplog))
+        assert len(warnings(caplog)) == 1
+        run("mount", "-o", "remount,rw", directory)
+        mock_clock.jump(LATER)
+        await reopened(cache)
+        assert all(await hits(cache, KEYS))
+        await cache.aclose()
+        assert len(warnings(caplog)) == 1
+
+
+async def test_a_directory_that_refuses_new_files_still_serves_what_it_has(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with tmpfs(tmp_path / "disk", "8m") as directory:
+        cache = await open_cache(directory)
+        await put_all(cache, KEYS)
+        places = [path for path in directory.iterdir() if path.is_dir()]
+        run("chattr", "+i", directory, *places)
+        try:
+            key = row_key("new", 100)
+            assert cache.put(key, memoryview(row_bytes(key)), lambda: None)
+            await cache.flush()
+            assert await hits(cache, [key]) == [False]
+            assert len(warnings(caplog)) == 1
+            await cache.aclose()
+        finally:
+            run("chattr", "-i", directory, *places)
+
+
+@pytest.mark.parametrize("what", ["directory", "content", "database", "replaced"])
+async def test_a_cache_that_is_removed_while_in_use_begins_anew(
+    tmp_path: Path, what: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    directory = tmp_path / "cache"
+    cache = await open_cache(directory)
+    await put_all(cache, KEYS)
+    if what == "directory":
+        shutil.rmtree(directory)
+    elif what == "content":
+        shutil.rmtree(directory)
+        directory.mkdir()
+    else:
+        for name in ("cache.db", "cache.db-wal", "cache.db-shm"):
+            (directory / name).unlink()
+    if what == "replaced":
+        other = await open_cache(directory)
+        await other.aclose()
+    released: list[str] = []
+    key = row_key("new", 100)
+    cache.put(key, memoryview(row_bytes(key)), lambda: released.append(key))
+    await cache.flush()
+    assert released == [key]
+    await reopened(cache)
+    assert not any(await hits(cache, KEYS))
+    await put_all(cache, KEYS)
+    assert all(await hits(cache, KEYS))
+    assert directory.stat().st_mode & 0o777 == 0o700 or what == "content"
+    await cache.aclose()
+    assert len(warnings(caplog)) == 1
+    assert_sizes_agree(directory)
+
+
+def scribble(path: Path, start: int) -> None:
+    with path.open("r+b") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(start)
+        file.write(b"\xa5" * (size - start))
+
+
+@pytest.mark.parametrize("start", [0, 100, 4096])
+async def test_a_damaged_database_is_made_anew(
+    tmp_path: Path, start: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its header, its schema, or the pages behind them overwritten while nobody used it."""
+    cache = await open_cache(tmp_path)
+    await put_all(cache, KEYS)
+    await cache.aclose()
+    scribble(tmp_path / "cache.db", start)
+    cache = await open_cache(tmp_path)
+    assert not any(await hits(cache, KEYS))
+    await reopened(cache)
+    await put_all(cache, KEYS)
+    assert all(await hits(cache, KEYS))
+    await cache.aclose()
+    assert_sizes_agree(tmp_path)
+    assert len(warnings(caplog)) <= 2
+
+
+async def test_a_database_that_others_lock_for_long_is_a_miss(tmp_path: Path) -> None:
+    """A batch is dropped, nobody waits, nothing is warned of; then all is as before."""
+    cache = await open_cache(tmp_path)
+    await put_all(cache, KEYS[:5])
+    connection = sqlite3.connect(tmp_path / "cache.db", isolation_level=None)
+    connection.execute("BEGIN IMMEDIATE")
+    await put_all(cache, KEYS[5:])
+    assert await hits(cache, KEYS) == [True] * 5 + [False] * 5
+    connection.execute("COMMIT")
+    connection.close()
+    assert len(value_files(tmp_path)) == 5
+    await put_all(cache, KEYS[5:])
+    assert all(await hits(cache, KEYS))
+    await cache.aclose()
+
+
+async def test_a_directory_is_made_private(tmp_path: Path) -> None:
+    cache = await open_cache(tmp_path / "new" / "cache")
+    await cache.aclose()
+    assert (tmp_path / "new" / "cache").stat().st_mode & 0o777 == 0o700
+    (tmp_path / "open").mkdir(0o777)
+    cache = await open_cache(tmp_path / "open")
+    await cache.aclose()
+    assert (tmp_path / "open").stat().st_mode & 0o777 == 0o700
+
+
+async def test_a_directory_that_cannot_be_used_is_told_at_once(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    foreign = tmp_path / "foreign"
+    foreign.mkdir()
+    os.chown(foreign, 12345, 12345)
+    home = tmp_path / "home"
+    home.mkdir()
+    (home / "letter.txt").touch()
+    for directory, message in [
+        (file, "cannot be made: File exists"),
+        (file / "below", "cannot be made: Not a directory"),
+        (foreign, "belongs to uid 12345"),
+        (home, r"holds other files, such as 'letter.txt'; .* new or empty"),
+        (tmp_path / "$HOME", r"has a \$NAME"),
+    ]:
+        with pytest.raises(UsageError, match=message):
+            await open_cache(directory)
+    assert home.stat().st_mode & 0o777 != 0o700
