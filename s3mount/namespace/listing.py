@@ -78,7 +78,7 @@ def flat(page: ListPage, prefix: str, lo: str) -> list[Chapter]:
     """
     cut = len(prefix)
     hi = END if page.next_token is None else max(after(page.last[cut:]), lo)
-    chapters = {"": _edged(prefix, "", lo, hi)}
+    chapters = _begun(prefix, lo, hi)
     for info in page.objects:
         suffix = info.key[cut:]
         if suffix < lo:
@@ -93,6 +93,22 @@ def flat(page: ListPage, prefix: str, lo: str) -> list[Chapter]:
         else:
             chapter.marker = info
     return list(chapters.values())
+
+
+def _begun(prefix: str, lo: str, hi: str) -> dict[str, Chapter]:
+    """The chapters of the top, and of the directories that `lo` lies in.
+
+    The page before began those. When it ended with the last key of one, this page
+    holds nothing of it, and that is what ends its chapter.
+    """
+    chapters = {"": _edged(prefix, "", lo, hi)}
+    start = 0
+    while 0 <= (slash := lo.find(DELIMITER, start)) < len(lo) - 1:
+        if not is_showable(lo[start:slash]):
+            break
+        start = slash + 1
+        chapters[lo[:start]] = _edged(prefix, lo[:start], lo, hi)
+    return chapters
 
 
 def _open_chapter(
