@@ -26,13 +26,14 @@ from botocore import UNSIGNED
 from s3mount.config import Config
 from s3mount.errors import (
     BadReply,
+    RequestError,
     Unreachable,
     VersionChanged,
 )
 from s3mount.metrics import Metrics
 from s3mount.model import ListPage, ObjectInfo, RangeReply
-from s3mount.s3.bucket import OnFilled
-from s3mount.s3.errors import BodyInterrupted, Place, bucket_missing, from_exception
+from s3mount.s3.bucket import Bucket, OnFilled
+from s3mount.s3.errors import BehindEnd, BodyInterrupted, Place, bucket_missing, from_exception
 from s3mount.s3.replies import Asked, OtherETag, check_head, check_range, decoded
 
 if TYPE_CHECKING:
@@ -99,6 +100,24 @@ def common_parameters(config: Config) -> dict[str, Any]:
     return parameters
 
 
+async def second_look(bucket: Bucket, asked: Asked, error: RequestError) -> RangeReply:
+    """What a HEAD makes of an `error` of a GET that can mean two things; raises, or answers.
+
+    A 416 at the start of an object: no range fits an empty one, and the answer tells
+    nothing of it. Another ETag than If-Match asked for: the server ignores If-Match and the
+    object was replaced, or the answer is wrong and may be asked for again.
+    """
+    if isinstance(error, OtherETag):
+        if (await bucket.head(asked.key)).etag == asked.etag:
+            raise error
+        raise VersionChanged(f"{asked.key!r} is no longer the version {asked.etag}") from error
+    if isinstance(error, BehindEnd) and not asked.start:
+        info = await bucket.head(asked.key)
+        if not info.size and asked.etag in {None, info.etag}:
+            return RangeReply(info, 0)
+    raise error
+
+
 class _Sink:
     """Where a thread puts a body: the caller's buffers, until the caller goes away."""
 
@@ -147,12 +166,12 @@ class Boto3Bucket:
         self._client = client
         self._common = common_parameters(config)
         self._metrics = metrics
-        self._place = place
+        self.place = place
         self._limiter = trio.CapacityLimiter(config.max_connections)
         self._closed = False
 
     def __repr__(self) -> str:
-        return f"<Boto3Bucket {self._place.bucket} at {self._place.endpoint}>"
+        return f"<Boto3Bucket {self.place.bucket} at {self.place.endpoint}>"
 
     async def head(self, key: str) -> ObjectInfo:
         """See `Bucket.head`."""
@@ -188,7 +207,7 @@ class Boto3Bucket:
         on_filled: OnFilled | None = None,
     ) -> RangeReply:
         """See `Bucket.get_range`."""
-        asked = Asked(key, start, sum(len(buffer) for buffer in into), etag)
+        asked = Asked(key, start, sum(map(len, into)), etag, version_id)
         parameters: dict[str, Any] = {"Key": key, "Range": asked.header}
         if etag is not None:
             parameters["IfMatch"] = etag
@@ -210,18 +229,8 @@ class Boto3Bucket:
         sink = _Sink(into, notify)
         try:
             reply = await self._in_thread("get", lambda: self._get(asked, parameters, sink))
-        except OtherETag as error:
-            if (await self.head(key)).etag == etag:
-                raise
-            raise VersionChanged(f"{key!r} is no longer the version {etag}") from error
-        except VersionChanged:
-            if start:
-                raise
-            # 416: no range fits an empty object, and the answer tells nothing of it.
-            info = await self.head(key)
-            if info.size or etag not in (None, info.etag):
-                raise
-            return RangeReply(info, 0)
+        except RequestError as error:
+            return await second_look(self, asked, error)
         finally:
             sink.abandon()
             noticed = len(into)
@@ -248,7 +257,7 @@ class Boto3Bucket:
         try:
             response = self._client.head_object(Key=key, **self._common)
         except Exception as error:
-            raise from_exception(error, what, self._place) from error
+            raise from_exception(error, what, self.place) from error
         metadata = response["ResponseMetadata"]
         return check_head(metadata["HTTPStatusCode"], metadata["HTTPHeaders"], key)
 
@@ -258,7 +267,7 @@ class Boto3Bucket:
             # Decoded here and not by botocore, which would replace what is not UTF-8.
             page = self._client.list_objects_v2(EncodingType="url", **parameters, **self._common)
         except Exception as error:
-            raise bucket_missing(from_exception(error, what, self._place), self._place) from error
+            raise bucket_missing(from_exception(error, what, self.place), self.place) from error
         if page.get("KeyCount") is None and "Name" not in page:
             raise BadReply(f"the answer to {what} is no listing")
         decode = decoded if page.get("EncodingType") == "url" else str
@@ -279,7 +288,7 @@ class Boto3Bucket:
         try:
             response = self._client.get_object(**parameters, **self._common)
         except Exception as error:
-            raise from_exception(error, what, self._place) from error
+            raise from_exception(error, what, self.place) from error
         body = response["Body"]
         with closing(body):  # and not drained: what is left may be gigabytes
             metadata = response["ResponseMetadata"]

@@ -6,27 +6,157 @@ S3 yet: the first listing shows whether the bucket can be used, and its errors s
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TypeVar
+
 import trio
+from botocore.credentials import Credentials
 
 from s3mount.config import Config
+from s3mount.errors import CredentialsError, RequestError
 from s3mount.metrics import Metrics
-from s3mount.s3.bucket import Bucket
-from s3mount.s3.client import Boto3Bucket, make_client, make_session
-from s3mount.s3.errors import Place, from_exception
+from s3mount.model import ListPage, ObjectInfo, RangeReply
+from s3mount.s3.bucket import Bucket, OnFilled
+from s3mount.s3.client import Boto3Bucket, common_parameters, make_client, make_session
+from s3mount.s3.endpoint import Endpoint, find_endpoint
+from s3mount.s3.errors import OtherRegion, Place, from_exception
+from s3mount.s3.lean import LeanBucket
 from s3mount.s3.retrying import Retrying
+from s3mount.s3.signing import Signer
+from s3mount.s3.workers import Workers
+
+T = TypeVar("T")
+
+# Seconds between two looks for other credentials: each reads files and may ask the network.
+LOOK_AGAIN = 10.0
 
 
 async def connect(config: Config, metrics: Metrics) -> Bucket:
     """The bucket of `config`, ready to be asked. Raises `RequestError`."""
-    bucket = await trio.to_thread.run_sync(_build, config, metrics, config.region)
+    bucket = Reconnecting(config, metrics, await build(config, metrics, config.region))
     return Retrying(bucket, retries=config.retries, deadline=config.deadline, metrics=metrics)
 
 
-def _build(config: Config, metrics: Metrics, region: str | None) -> Bucket:
+async def build(
+    config: Config, metrics: Metrics, region: str | None, *, lean: bool = True
+) -> Bucket:
+    """One bucket without retries; `lean` False: over boto3 alone. Raises `RequestError`."""
+    boto3_bucket, endpoint, credentials = await trio.to_thread.run_sync(
+        _prepare, config, metrics, region
+    )
+    if endpoint is None or not lean:
+        return boto3_bucket
+    workers = Workers(endpoint.address, limit=config.max_connections, timeout=config.read_timeout)
+    signer = Signer(credentials, endpoint.region, endpoint.service)
+    return LeanBucket(
+        endpoint,
+        signer,
+        workers,
+        otherwise=boto3_bucket,
+        metrics=metrics,
+        place=boto3_bucket.place,
+    )
+
+
+def _prepare(
+    config: Config, metrics: Metrics, region: str | None
+) -> tuple[Boto3Bucket, Endpoint | None, Credentials | None]:
+    """In a thread, as files are read and credentials may come over the network."""
     place = Place(config.bucket, config.endpoint_url or "", region, config.profile)
     try:
-        client = make_client(config, make_session(config), region)
+        session = make_session(config)
+        client = make_client(config, session, region)
+        endpoint = find_endpoint(client, session, config, common_parameters(config))
+        credentials = session.get_credentials() if endpoint and endpoint.signed else None
     except Exception as error:
         raise from_exception(error, "setting up the connection", place) from error
     place = Place(config.bucket, client.meta.endpoint_url, client.meta.region_name, config.profile)
-    return Boto3Bucket(client, config, metrics, place)
+    return Boto3Bucket(client, config, metrics, place), endpoint, credentials
+
+
+class Reconnecting:
+    """Moves to the bucket's region when S3 names it, unless the user chose one.
+
+    It also looks for credentials anew when S3 no longer takes those in use: botocore
+    refreshes what it fetched, but not what it read from a file that was written since.
+    """
+
+    def __init__(self, config: Config, metrics: Metrics, bucket: Bucket) -> None:
+        self._config = config
+        self._metrics = metrics
+        self._bucket = bucket
+        self._region = config.region
+        self._building = trio.Lock()
+        self._built = trio.current_time()
+
+    def __repr__(self) -> str:
+        return f"<Reconnecting {self._bucket!r}>"
+
+    async def head(self, key: str) -> ObjectInfo:
+        """See `Bucket.head`."""
+        return await self._ask(lambda bucket: bucket.head(key))
+
+    async def list_page(
+        self,
+        prefix: str,
+        *,
+        delimiter: str = "",
+        start_after: str = "",
+        token: str | None = None,
+        max_keys: int = 1000,
+    ) -> ListPage:
+        """See `Bucket.list_page`."""
+        return await self._ask(
+            lambda bucket: bucket.list_page(
+                prefix,
+                delimiter=delimiter,
+                start_after=start_after,
+                token=token,
+                max_keys=max_keys,
+            )
+        )
+
+    async def get_range(
+        self,
+        key: str,
+        start: int,
+        into: Sequence[memoryview],
+        *,
+        etag: str | None,
+        version_id: str | None = None,
+        on_filled: OnFilled | None = None,
+    ) -> RangeReply:
+        """See `Bucket.get_range`."""
+        return await self._ask(
+            lambda bucket: bucket.get_range(
+                key, start, into, etag=etag, version_id=version_id, on_filled=on_filled
+            )
+        )
+
+    async def aclose(self) -> None:
+        """See `Bucket.aclose`."""
+        await self._bucket.aclose()
+
+    async def _ask(self, call: Callable[[Bucket], Awaitable[T]]) -> T:
+        bucket = self._bucket
+        try:
+            return await call(bucket)
+        except (OtherRegion, CredentialsError) as error:
+            await self._rebuild(bucket, error)
+        return await call(self._bucket)
+
+    async def _rebuild(self, failed: Bucket, error: RequestError) -> None:
+        """Replace the bucket that answered with `error`; raises it when that cannot help."""
+        async with self._building:
+            if self._bucket is not failed:
+                return  # another request met the same, and was first
+            if isinstance(error, OtherRegion):
+                if self._config.region is not None:
+                    raise error
+                self._region = error.region
+            elif trio.current_time() < self._built + LOOK_AGAIN:
+                raise error
+            self._built = trio.current_time()
+            self._bucket = await build(self._config, self._metrics, self._region)
+        # Requests under way on it end by themselves; those that failed are asked again.
+        await failed.aclose()

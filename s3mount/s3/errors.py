@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import socket
 import ssl
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -67,6 +67,10 @@ class BodyInterrupted(Interrupted):
         self.info = info
 
 
+class BehindEnd(VersionChanged):
+    """416: the object ends before the range begins; an empty one always does."""
+
+
 @dataclass(frozen=True, slots=True)
 class Place:
     """Whom we talk to, for the messages; what the user did not give is None."""
@@ -108,15 +112,18 @@ _MAY_NOT = (
     "let the policy allow s3:GetObject and s3:ListBucket on bucket {bucket!r}; "
     "see also --profile, --requester-pays and --no-sign-request"
 )
-_PERIOD = "run `aws s3api restore-object` for the key and wait, or copy it to another storage class"
+_RESTORE = (
+    "run `aws s3api restore-object` for the key and wait, or copy it to another storage class"
+)
 
 _DENIED = Row(AccessDenied, "S3 denies {what}: {message}", _MAY_NOT)
-_NO_KEY = Row(NotFound, "no object for {what}")
+_NO_KEY = Row(NotFound, "{what}: there is no such object")
 _NO_BUCKET = Row(BucketNotFound, "there is no bucket {bucket!r} at {endpoint}", "check the name")
 _REGION = Row(WrongRegion, "bucket {bucket!r} is not in region {region}", "use --region {right}")
 _EXPIRED = Row(CredentialsError, "the credentials have expired ({code})", _SIGN_IN)
 _UNKNOWN_KEY = Row(CredentialsError, "S3 does not know the credentials ({code})", _CREDENTIALS)
-_CHANGED = Row(VersionChanged, "the object of {what} was replaced, or is shorter than that")
+_CHANGED = Row(VersionChanged, "{what}: the object was replaced")
+_BEHIND = Row(BehindEnd, "{what}: the object is shorter than that")
 _SLOW = Row(Throttled, "S3 asks for fewer requests ({code})", _LATER)
 _FAILED = Row(ServerError, "S3 failed at {what} ({code}: {message})", _LATER)
 _INVALID = Row(
@@ -126,7 +133,7 @@ _INVALID = Row(
 )
 _KMS = Row(
     AccessDenied,
-    "the KMS key of {what} cannot be used ({code}: {message})",
+    "{what}: its KMS key cannot be used ({code}: {message})",
     "let the policy of the KMS key allow kms:Decrypt, and the key be enabled",
 )
 
@@ -141,7 +148,7 @@ CODES: dict[str, Row] = {
     "NotSignedUp": _DENIED,
     "InvalidPayer": _DENIED,
     "InvalidObjectState": Row(
-        Archived, "the object of {what} is archived ({storage_class})", _PERIOD
+        Archived, "{what}: the object is archived ({storage_class})", _RESTORE
     ),
     "InvalidAccessKeyId": _UNKNOWN_KEY,
     "SignatureDoesNotMatch": Row(
@@ -170,7 +177,7 @@ CODES: dict[str, Row] = {
         ClockSkewed, "this machine's clock is {skew}", "set the clock, for instance with NTP"
     ),
     "PreconditionFailed": _CHANGED,
-    "InvalidRange": _CHANGED,
+    "InvalidRange": _BEHIND,
     "BandwidthLimitExceeded": _SLOW,
     "RequestLimitExceeded": _SLOW,
     "ServiceUnavailable": _SLOW,
@@ -210,7 +217,7 @@ STATUSES: dict[int, Row] = {
     404: _NO_KEY,
     405: _INVALID,
     412: _CHANGED,
-    416: _CHANGED,
+    416: _BEHIND,
     429: _SLOW,
     501: _INVALID,
     503: _SLOW,
@@ -302,7 +309,7 @@ def from_refusal(refusal: Refusal, place: Place) -> RequestError:
         "storage_class": refusal.fields.get("StorageClass", "an archive tier"),
     }
     if row.error is ClockSkewed:
-        words["skew"] = _skew(refusal.headers.get("date"))
+        words["skew"] = skew_in_words(refusal.headers.get("date"), datetime.now(UTC))
     if row.error is WrongRegion:
         return _wrong_region(row, refusal, place, words)
     cause, cure = row.cause.format(**words), row.cure.format(**words)
@@ -388,10 +395,10 @@ def _words(place: Place) -> dict[str, str]:
     }
 
 
-def _skew(date: str | None, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> str:
-    """How far this clock is from the server's, in words."""
+def skew_in_words(date: str | None, now: datetime) -> str:
+    """How far this clock, which says `now`, is from the server's, as its Date header says it."""
     try:
-        seconds = round((now() - parsedate_to_datetime(date or "")).total_seconds())
+        seconds = round((now - parsedate_to_datetime(date or "")).total_seconds())
     except ValueError:
         return "too far from S3's"
     minutes, seconds_left = divmod(abs(seconds), 60)

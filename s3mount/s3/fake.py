@@ -23,7 +23,7 @@ from s3mount.errors import Archived, NotFound, RequestError, VersionChanged
 from s3mount.metrics import Metrics
 from s3mount.model import ARCHIVED_STORAGE_CLASSES, ListPage, ObjectInfo, RangeReply
 from s3mount.s3.bucket import OnFilled
-from s3mount.s3.errors import BodyInterrupted
+from s3mount.s3.errors import BehindEnd, BodyInterrupted
 
 Kind = Literal["head", "list", "get"]
 
@@ -196,7 +196,7 @@ class FakeBucket:
         if etag is not None and etag != info.etag:
             raise VersionChanged(f"{key!r} is no longer the version {etag}")
         if start >= info.size and (start or info.size):
-            raise VersionChanged(f"{key!r} ends at {info.size}, before byte {start}")
+            raise BehindEnd(f"{key!r} ends at {info.size}, before byte {start}")
         body = version.body[start : start + size]
         received = 0
         for index, buffer in enumerate(into):

@@ -41,6 +41,7 @@ class Asked(NamedTuple):
     start: int
     size: int
     etag: str | None = None
+    version_id: str | None = None
 
     @property
     def header(self) -> str:

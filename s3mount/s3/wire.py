@@ -1,0 +1,226 @@
+"""One HTTP/1.1 connection, as little of it as the lean path needs.
+
+Used by one worker thread; `shut_down` alone may be called from another, and ends whatever
+the thread waits for. Bodies go from the socket straight into the buffers given.
+
+Over plain TCP the socket blocks, with SO_RCVTIMEO, and MSG_WAITALL makes a whole buffer
+one call: the thread leaves and takes Python's lock once per MiB and not once per segment.
+OpenSSL hands out records of 16 KiB whatever is asked, and needs Python's own time-out.
+Times in seconds. Raises OSError (TimeoutError and ssl.SSLError are some) and `NotHttp`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import ssl
+import struct
+from typing import NamedTuple
+
+from s3mount.errors import BadReply
+
+# Holds the head of any answer, and of a small one the body too.
+SCRATCH = 32 * 1024
+# Of an error, or of a listing: 1,000 keys of 1,024 bytes, each percent-encoded, are 3.3 MB.
+LONGEST_TEXT = 16 * 1024 * 1024
+
+
+class NotHttp(BadReply):
+    """What came is no HTTP answer, or not one of the kind that S3 sends."""
+
+
+class ClosedEarly(ConnectionError):
+    """The server closed the connection before the answer, or its body, was whole."""
+
+
+class Head(NamedTuple):
+    """Status line and headers (names in lower case) of an answer."""
+
+    status: int
+    headers: dict[str, str]
+    keep_alive: bool
+
+
+class Address(NamedTuple):
+    """Where to connect to; with `tls`, the host is verified."""
+
+    host: str
+    port: int
+    tls: ssl.SSLContext | None
+
+
+class Connection:
+    """See the module."""
+
+    def __init__(self, address: Address, timeout: float, scratch: bytearray) -> None:
+        """Connects, each step within `timeout`. `scratch` is used until `close`."""
+        self._sock = socket.create_connection((address.host, address.port), timeout)
+        try:
+            self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            self._flags = 0
+            if address.tls is not None:
+                self._sock = address.tls.wrap_socket(self._sock, server_hostname=address.host)
+            else:
+                self._sock.settimeout(None)
+                seconds = struct.pack("ll", int(timeout), int(timeout % 1 * 1e6))
+                self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, seconds)
+                self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, seconds)
+                self._flags = socket.MSG_WAITALL
+        except BaseException:
+            self._sock.close()
+            raise
+        self._scratch = memoryview(scratch)
+        self._begin = self._end = 0  # what is in the scratch buffer and not yet taken
+
+    def close(self) -> None:
+        """Close the socket, by the thread that uses it."""
+        self._sock.close()
+
+    def shut_down(self) -> None:
+        """End what another thread waits for on this connection, at once."""
+        with contextlib.suppress(OSError):  # it may be closed already
+            # Not SSLSocket's own, which would take its state away under the reader.
+            socket.socket.shutdown(self._sock, socket.SHUT_RDWR)
+
+    def is_stale(self) -> bool:
+        """Whether an idle connection was closed, or sent something nobody asked for."""
+        if self._begin != self._end:
+            return True
+        timeout = self._sock.gettimeout()
+        try:
+            self._sock.setblocking(False)
+            # Of the raw socket: TLS has nothing to say between answers but that it ends. (A new
+            # session ticket looks the same: then a connection is made once too often.)
+            socket.socket.recv(self._sock, 1, socket.MSG_PEEK)
+        except BlockingIOError:
+            self._sock.settimeout(timeout)
+            return False
+        except OSError:
+            return True
+        return True
+
+    @property
+    def heard(self) -> bool:
+        """Whether anything of the answer under way has come."""
+        return self._end > 0
+
+    def send(self, data: bytes) -> None:
+        """Send all of it."""
+        self._sock.sendall(data)
+
+    def read_head(self) -> Head:
+        """Wait for an answer, and read its head. `ClosedEarly` when there is none."""
+        self._begin = self._end = 0
+        while True:
+            received = self._receive(self._scratch[self._end :], 0)
+            if not received:
+                raise ClosedEarly("closed without an answer")
+            searched = max(0, self._end - 3)
+            self._end += received
+            end = bytes(self._scratch[searched : self._end]).find(b"\r\n\r\n")
+            if end >= 0:
+                end += searched
+                break
+            if self._end == len(self._scratch):
+                raise NotHttp("the head of the answer is too long")
+        self._begin = end + 4
+        return _parse(bytes(self._scratch[:end]).decode("latin-1"))
+
+    def read_into(self, view: memoryview) -> int:
+        """Fill as much of `view` as arrives within one time-out: 0 at the end."""
+        kept = self._end - self._begin
+        if kept:
+            part = min(kept, len(view))
+            view[:part] = self._scratch[self._begin : self._begin + part]
+            self._begin += part
+            return part
+        return self._receive(view, self._flags)
+
+    def read_text(self, head: Head) -> bytes:
+        """The whole body of a listing or an error, however its length is told."""
+        if "chunked" in head.headers.get("transfer-encoding", "").lower():
+            return self._read_chunked()
+        length = head.headers.get("content-length")
+        if length is not None:
+            if not length.isdigit() or int(length) > LONGEST_TEXT:
+                raise NotHttp(f"a listing or error has the Content-Length {length!r}")
+            return self._read_exactly(int(length))
+        parts = bytearray()
+        while data := self._read_some(65536):
+            parts += data
+            if len(parts) > LONGEST_TEXT:
+                raise NotHttp("a listing or error does not end")
+        return bytes(parts)
+
+    def _receive(self, view: memoryview, flags: int) -> int:
+        try:
+            if flags:
+                return self._sock.recv_into(view, len(view), flags)
+            return self._sock.recv_into(view)
+        except BlockingIOError as error:  # what SO_RCVTIMEO makes of a time-out
+            raise TimeoutError("timed out") from error
+
+    def _read_some(self, size: int) -> bytes:
+        buffer = bytearray(size)
+        return bytes(buffer[: self.read_into(memoryview(buffer))])
+
+    def _read_exactly(self, length: int) -> bytes:
+        buffer = bytearray(length)
+        view = memoryview(buffer)
+        while view:
+            received = self.read_into(view)
+            if not received:
+                raise ClosedEarly("the answer ended early")
+            view = view[received:]
+        return bytes(buffer)
+
+    def _read_line(self) -> bytes:
+        """A line of a chunked body, without its end."""
+        while True:
+            line, found, _ = bytes(self._scratch[self._begin : self._end]).partition(b"\r\n")
+            if found:
+                self._begin += len(line) + 2
+                return line
+            kept = self._end - self._begin
+            if kept > 1024:
+                raise NotHttp("a line of a chunked body is too long")
+            self._scratch[:kept] = bytes(self._scratch[self._begin : self._end])
+            self._begin, self._end = 0, kept
+            received = self._receive(self._scratch[kept:], 0)
+            if not received:
+                raise ClosedEarly("the answer ended early")
+            self._end += received
+
+    def _read_chunked(self) -> bytes:
+        body = bytearray()
+        while True:
+            line = self._read_line()
+            try:
+                size = int(line.partition(b";")[0], 16)
+            except ValueError as error:
+                raise NotHttp(f"a chunk has the size {line!r}") from error
+            if size < 0 or len(body) + size > LONGEST_TEXT:
+                raise NotHttp("a listing or error does not end")
+            if not size:
+                break
+            body += self._read_exactly(size)
+            self._read_line()
+        while self._read_line():
+            pass  # trailers
+        return bytes(body)
+
+
+def _parse(text: str) -> Head:
+    lines = text.split("\r\n")
+    version, _, rest = lines[0].partition(" ")
+    status = rest[:3]
+    if not version.startswith("HTTP/1.") or not status.isdigit():
+        raise NotHttp(f"the answer begins with {lines[0][:60]!r}")
+    headers: dict[str, str] = {}
+    for line in lines[1:]:
+        name, _, value = line.partition(":")
+        headers[name.lower()] = value.strip()
+    connection = headers.get("connection", "").lower()
+    keep_alive = connection != "close" and (version != "HTTP/1.0" or connection == "keep-alive")
+    return Head(int(status), headers, keep_alive)

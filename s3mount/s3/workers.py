@@ -1,0 +1,243 @@
+"""Threads that each keep one connection to S3, and their way to the trio thread and back.
+
+trio retires threads that idle for 10 s, and their connections with them; these stay. A job
+is handed to the worker that was used last, so that its connection is warm. What a worker
+has to tell (buffer filled, job done) goes into one queue, which trio empties: many notices
+cost one wake-up.
+
+INVARIANTS
+- A worker has one job at a time; `limit` bounds the workers, and who comes later waits.
+- Before a job may write into its caller's buffers it passes `Job.begin_writing`. A caller
+  that is cancelled before leaves at once, and the job stops there; one that is cancelled
+  later has the connection shut down, and leaves when the worker has let go.
+- A resend happens only on a connection that was idle before, and only when not one byte of
+  an answer came: S3 closed it just then.
+
+Knows no S3: what is sent and how the answer is read is the job's.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import ssl
+import threading
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Generic, TypeVar
+
+import outcome
+import trio
+
+from s3mount.errors import Unreachable
+from s3mount.s3.wire import SCRATCH, Address, Connection, Head
+
+T = TypeVar("T")
+
+
+class Abandoned(Exception):
+    """Raised in the worker's thread when the caller has gone away."""
+
+
+class Job(Generic[T]):
+    """A request and what is made of its answer; subclassed by kind of request.
+
+    The three methods run in a worker's thread.
+    """
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.cancelled = False
+        self.writing = False
+        # Used on the trio thread alone:
+        self.task: trio.lowlevel.Task | None = None
+        self.raise_cancel: Callable[[], None] | None = None
+        self.raised: Exception | None = None
+
+    def request(self) -> bytes:
+        """The request, ready to be sent."""
+        raise NotImplementedError
+
+    def receive(self, connection: Connection, head: Head, tell: Callable[[int], None]) -> T:
+        """Read the rest of the answer. `tell(i)` makes `on_told(i)` run on the trio thread."""
+        raise NotImplementedError
+
+    def on_told(self, index: int) -> None:
+        """On the trio thread: see `receive`."""
+
+    def begin_writing(self) -> None:
+        """Take hold of the caller's buffers, or raise `Abandoned`."""
+        with self.lock:
+            if self.cancelled:
+                raise Abandoned
+            self.writing = True
+
+
+class _Worker:
+    def __init__(self, pool: Workers, name: str) -> None:
+        self._pool = pool
+        self._lock = threading.Lock()  # over _connection, against shutting down a reused fd
+        self._connection: Connection | None = None
+        self._scratch = bytearray(SCRATCH)
+        self.inbox: queue.SimpleQueue[Job[Any] | None] = queue.SimpleQueue()
+        self.job: Job[Any] | None = None  # used on the trio thread alone
+        self.thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self.thread.start()
+
+    def shut_down(self) -> None:
+        """From the trio thread: end what the worker waits for."""
+        with self._lock:
+            if self._connection is not None:
+                self._connection.shut_down()
+
+    def _run(self) -> None:
+        while (job := self.inbox.get()) is not None:
+            try:
+                result: outcome.Outcome[Any] = outcome.Value(self._perform(job))
+            except BaseException as error:  # noqa: BLE001 - it is raised in the caller's task
+                self._drop()
+                result = outcome.Error(error)
+            self._pool.post((self, job, result))
+            del job, result
+        self._drop()
+
+    def _perform(self, job: Job[T]) -> T:
+        data = job.request()
+        connection, head = self._exchange(job, data)
+        result = job.receive(connection, head, lambda index: self._pool.post((job, index)))
+        if not head.keep_alive:
+            self._drop()
+        return result
+
+    def _exchange(self, job: Job[Any], data: bytes) -> tuple[Connection, Head]:
+        connection = self._connection
+        if connection is not None and not connection.is_stale():
+            try:
+                connection.send(data)
+                return connection, connection.read_head()
+            except (ConnectionError, ssl.SSLError):
+                if connection.heard or job.cancelled:
+                    raise
+        self._drop()
+        connection = Connection(self._pool.address, self._pool.timeout, self._scratch)
+        with self._lock:
+            self._connection = connection
+        if job.cancelled:
+            raise Abandoned
+        connection.send(data)
+        return connection, connection.read_head()
+
+    def _drop(self) -> None:
+        with self._lock:
+            connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
+
+
+class Workers:
+    """At most `limit` connections to `address`; made and used on the trio thread."""
+
+    def __init__(self, address: Address, *, limit: int, timeout: float) -> None:
+        self.address = address
+        self.timeout = timeout
+        self._token = trio.lowlevel.current_trio_token()
+        self._free = trio.Semaphore(limit)
+        self._all: list[_Worker] = []
+        self._idle: list[_Worker] = []
+        self._closed = False
+        self._notices: deque[tuple[Any, ...]] = deque()
+        self._awake = False
+
+    def __repr__(self) -> str:
+        busy = len(self._all) - len(self._idle)
+        return f"<Workers to {self.address.host}:{self.address.port}, {busy} busy>"
+
+    async def run(self, job: Job[T]) -> T:
+        """Run the job in a worker's thread, and give back what `Job.receive` returns.
+
+        Raises what the job raises, `OSError`s of the connection among it, and
+        `Unreachable` when this was closed.
+        """
+        await self._free.acquire()
+        if self._closed:
+            self._free.release()
+            raise self._closed_error()
+        if self._idle:
+            worker = self._idle.pop()
+        else:
+            worker = _Worker(self, f"s3-{len(self._all)}")
+            self._all.append(worker)
+        worker.job = job
+        job.task = trio.lowlevel.current_task()
+        worker.inbox.put(job)
+
+        def abort(raise_cancel: Callable[[], None]) -> trio.lowlevel.Abort:
+            if self._let_go(worker, job):
+                job.task = None
+                return trio.lowlevel.Abort.SUCCEEDED
+            job.raise_cancel = raise_cancel
+            return trio.lowlevel.Abort.FAILED
+
+        result: T = await trio.lowlevel.wait_task_rescheduled(abort)
+        return result
+
+    async def aclose(self) -> None:
+        """End all requests with `Unreachable`, close all connections, end all threads."""
+        self._closed = True
+        for worker in self._all:
+            job = worker.job
+            if job is not None and self._let_go(worker, job) and job.task is not None:
+                trio.lowlevel.reschedule(job.task, outcome.Error(self._closed_error()))
+                job.task = None
+            worker.inbox.put(None)
+        for worker in self._all:
+            # One that looks up a host or connects ends by itself, within its time-out.
+            await trio.to_thread.run_sync(worker.thread.join, 1.0)
+
+    def post(self, notice: tuple[Any, ...]) -> None:
+        """From a worker's thread: (job, index) or (worker, job, result)."""
+        self._notices.append(notice)
+        if not self._awake:
+            self._awake = True
+            with contextlib.suppress(trio.RunFinishedError):
+                self._token.run_sync_soon(self._empty)
+
+    def _empty(self) -> None:
+        # First: whoever appends from here on wakes us again.
+        self._awake = False
+        while self._notices:
+            notice = self._notices.popleft()
+            if len(notice) == 2:
+                job, index = notice
+                try:
+                    job.on_told(index)
+                except Exception as error:  # noqa: BLE001 - it is raised in the caller's task
+                    job.raised = error
+            else:
+                self._done(*notice)
+
+    def _done(self, worker: _Worker, job: Job[Any], result: outcome.Outcome[Any]) -> None:
+        worker.job = None
+        self._idle.append(worker)
+        self._free.release()
+        task, job.task = job.task, None
+        if task is None:
+            return
+        if job.raise_cancel is not None:
+            result = outcome.capture(job.raise_cancel)
+        elif job.raised is not None:
+            result = outcome.Error(job.raised)
+        elif self._closed and isinstance(result, outcome.Error):
+            result = outcome.Error(self._closed_error())
+        trio.lowlevel.reschedule(task, result)
+
+    def _let_go(self, worker: _Worker, job: Job[Any]) -> bool:
+        """Cancel the job; whether it is certain not to touch the caller's buffers."""
+        with job.lock:
+            job.cancelled = True
+            writing = job.writing
+        worker.shut_down()
+        return not writing
+
+    def _closed_error(self) -> Unreachable:
+        return Unreachable("the connections to S3 are closed")
