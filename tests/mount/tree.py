@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import json
-import pickle  # noqa: TID251  a file that a user might have in a bucket
+import pickle
 import random
 import sqlite3
 import sys

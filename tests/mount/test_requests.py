@@ -1,0 +1,354 @@
+"""What a use of the mount costs: every request, as the server counted it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Bucket
+from tests.mounting import Mounted, Mounts
+from tests.servers import Server
+
+HOUR = ("--metadata-ttl", "1h", "--negative-ttl", "1h")
+DIRECTORIES, FILES = 3, 1000
+
+
+def run(*command: str | Path, cwd: Path | None = None, status: int = 0) -> str:
+    done = subprocess.run(
+        [str(word) for word in command], capture_output=True, text=True, check=False, cwd=cwd
+    )
+    assert done.returncode == status, done.stderr
+    return done.stdout
+
+
+def exists(path: Path) -> bool:
+    return os.access(path, os.F_OK)
+
+
+@pytest.fixture(scope="module")
+def wide_bucket(module_bucket: Bucket) -> Bucket:
+    """3,000 files in 3 directories."""
+    module_bucket.put(
+        {
+            f"dir{directory}/file{number:04}": b"%d\n" % number
+            for directory in range(DIRECTORIES)
+            for number in range(FILES)
+        }
+    )
+    return module_bucket
+
+
+@pytest.fixture
+def mounted(bucket: Bucket, mount: Mounts) -> Mounted:
+    """A mount of a bucket with a few files, that knows its root and was asked nothing yet."""
+    bucket.put({f"d/{name}": name.encode() * 10 for name in ("a", "b", "c", "m/x", "n/y")})
+    mounted = mount(bucket.name, *HOUR)
+    bucket.server.reset()
+    return mounted
+
+
+# --- listing ----------------------------------------------------------------------------
+
+
+def test_mounting_costs_one_list(bucket: Bucket, mount: Mounts) -> None:
+    bucket.put({"a": b"a"})
+    mount(bucket.name)
+    assert bucket.server.counts() == {"LIST": 1}
+
+
+def test_ls_of_3000_files(wide_bucket: Bucket, server: Server, mount: Mounts) -> None:
+    mounted = mount(wide_bucket.name, *HOUR)
+    lines = run("ls", "-lR", mounted.path).splitlines()
+    assert sum(line.startswith("-rw") for line in lines) == DIRECTORIES * FILES
+    counts = server.counts()
+    assert set(counts) == {"LIST"}
+    assert DIRECTORIES < counts["LIST"] <= DIRECTORIES + 5  # the mount's own among them
+    server.reset()
+    assert run("ls", "-lR", mounted.path).splitlines() == lines
+    assert server.counts() == {}
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["du", "-s"],
+        ["find", ".", "-name", "*7"],
+        ["find", ".", "-size", "+1M"],
+        ["find", ".", "-newermt", "2001-01-01", "-printf", "%p %s %m"],
+        ["ls", "-U", "dir0", "dir1", "dir2"],
+        ["stat", *(f"dir{n}/file0999" for n in range(DIRECTORIES))],
+    ],
+    ids=" ".join,
+)
+def test_a_walk_costs_a_list_a_directory(
+    command: list[str], wide_bucket: Bucket, server: Server, mount: Mounts
+) -> None:
+    mounted = mount(wide_bucket.name, *HOUR)
+    server.reset()
+    assert run(*command, cwd=mounted.path) != "" or "+1M" in command
+    counts = server.counts()
+    assert set(counts) == {"LIST"}
+    assert counts["LIST"] <= DIRECTORIES + 3
+    server.reset()
+    run(*command, cwd=mounted.path)
+    assert server.counts() == {}
+
+
+def test_ls_of_an_empty_bucket(bucket: Bucket, mount: Mounts) -> None:
+    mounted = mount(bucket.name)
+    assert run("ls", "-la", mounted.path).count("\n") == 3  # total, "." and ".."
+    assert run("ls", "-A", mounted.path) == ""
+    assert bucket.server.counts() == {"LIST": 1}
+
+
+def test_pages_of_a_long_directory(bucket: Bucket, mount: Mounts) -> None:
+    bucket.put({f"long/{number:05}": b"" for number in range(1_001)})
+    mounted = mount(bucket.name, *HOUR)
+    bucket.server.reset()
+    assert len(os.listdir(mounted.path / "long")) == 1_001
+    assert bucket.server.counts() == {"LIST": 2}
+
+
+# --- names ------------------------------------------------------------------------------
+
+
+def test_stat_of_one_name(mounted: Mounted, server: Server) -> None:
+    assert (mounted.path / "d/b").stat().st_size == 10
+    assert set(server.counts()) == {"LIST"}
+    assert server.counts()["LIST"] <= 2
+    server.reset()
+    for name in ("a", "b", "c", "m", "n"):  # of those behind "b", the page told, too
+        (mounted.path / "d" / name).stat()
+    assert server.counts().total() <= 1
+
+
+def test_a_thousand_stats(wide_bucket: Bucket, server: Server, mount: Mounts) -> None:
+    mounted = mount(wide_bucket.name, *HOUR)
+    server.reset()
+    for number in range(FILES):
+        (mounted.path / f"dir1/file{number:04}").stat()
+    assert set(server.counts()) == {"LIST"}
+    assert server.counts()["LIST"] <= 3
+
+
+def test_missing_names_of_a_known_directory(mounted: Mounted, server: Server) -> None:
+    os.listdir(mounted.path / "d")
+    server.reset()
+    assert not any(exists(mounted.path / "d" / f"no{n}") for n in range(100))
+    assert server.counts() == {}
+
+
+def test_missing_names_in_the_dark(wide_bucket: Bucket, server: Server, mount: Mounts) -> None:
+    mounted = mount(wide_bucket.name, *HOUR)
+    server.reset()
+    assert not exists(mounted.path / "dir2/file0500.bak")
+    assert 1 <= server.counts().total() <= 2
+    server.reset()
+    assert not exists(mounted.path / "dir2/file0500.bak")
+    assert server.counts() == {}
+
+
+def test_a_missing_directory(mounted: Mounted, server: Server) -> None:
+    assert not exists(mounted.path / "nowhere/near/here")
+    assert server.counts() == {}  # the mount's own LIST told that the root has no such name
+
+
+def test_a_python_import(bucket: Bucket, mount: Mounts) -> None:
+    bucket.put(
+        {
+            "lib/package/__init__.py": b"from package import part\n",
+            "lib/package/part.py": b"print('imported')\n",
+            "lib/other.py": b"",
+        }
+    )
+    mounted = mount(bucket.name, *HOUR)
+    code = "import sys; sys.path.insert(0, 'lib'); import package"
+    python = (sys.executable, "-I", "-B", "-c", code)
+    bucket.server.reset()
+    assert run(*python, cwd=mounted.path) == "imported\n"
+    counts = bucket.server.counts()
+    assert counts["GET"] == 2
+    assert counts["HEAD"] == 0
+    assert counts["LIST"] <= 4
+    bucket.server.reset()
+    assert run(*python, cwd=mounted.path) == "imported\n"
+    assert bucket.server.counts() == {}
+
+
+# --- freshness ----------------------------------------------------------------------------
+
+
+def test_ttl_of_zero_asks_always(bucket: Bucket, mount: Mounts) -> None:
+    bucket.put({"d/a": b"1"})
+    mounted = mount(bucket.name, "--metadata-ttl", "0", "--negative-ttl", "0")
+    for _ in range(3):
+        bucket.server.reset()
+        assert os.listdir(mounted.path / "d") == ["a"]
+        assert (mounted.path / "d/a").stat().st_size == 1
+        assert not exists(mounted.path / "d/b")
+        assert bucket.server.counts()["LIST"] >= 3
+        assert bucket.server.counts()["HEAD"] == 0
+    bucket.put({"d/a": b"123", "d/b": b""})
+    assert (mounted.path / "d/a").stat().st_size == 3
+    assert exists(mounted.path / "d/b")
+    bucket.delete("d/a")
+    assert not exists(mounted.path / "d/a")
+    assert os.listdir(mounted.path / "d") == ["b"]
+
+
+def test_within_the_ttl_a_change_is_not_seen(bucket: Bucket, mount: Mounts) -> None:
+    bucket.put({"d/a": b"1"})
+    mounted = mount(bucket.name, *HOUR)
+    os.listdir(mounted.path / "d")
+    bucket.put({"d/a": b"123", "d/b": b""})
+    assert (mounted.path / "d/a").stat().st_size == 1
+    assert not exists(mounted.path / "d/b")
+    assert os.listdir(mounted.path / "d") == ["a"]
+    assert bucket.server.counts() == {}
+
+
+def test_negative_ttl_alone(bucket: Bucket, mount: Mounts) -> None:
+    """What is there is believed for an hour; what is not there is asked for each time."""
+    bucket.put({"d/a": b"1"})
+    mounted = mount(bucket.name, "--metadata-ttl", "1h", "--negative-ttl", "0")
+    assert os.listdir(mounted.path / "d") == ["a"]
+    bucket.server.reset()
+    assert not exists(mounted.path / "d/b")
+    assert bucket.server.counts()["LIST"] >= 1
+    bucket.put({"d/b": b"22"})
+    assert (mounted.path / "d/b").stat().st_size == 2
+    bucket.server.reset()
+    assert (mounted.path / "d/a").stat().st_size == 1
+    assert bucket.server.counts() == {}
+
+
+def test_after_the_ttl_a_change_is_seen(bucket: Bucket, mount: Mounts) -> None:
+    bucket.put({"d/a": b"1"})
+    mounted = mount(bucket.name, "--metadata-ttl", "100ms", "--negative-ttl", "100ms")
+    os.listdir(mounted.path / "d")
+    bucket.put({"d/a": b"123", "d/b": b""})
+    limit = 100
+    while not exists(mounted.path / "d/b"):
+        limit -= 1
+        assert limit, "the new file does not show"
+        # Not a wait for something to happen: this is the time-to-live that the test is about.
+        subprocess.run(["sleep", "0.05"], check=True)
+    assert (mounted.path / "d/a").stat().st_size == 3
+
+
+# --- reading ------------------------------------------------------------------------------
+
+
+def test_cat_after_ls_costs_one_get_and_then_none(
+    bucket: Bucket, mount: Mounts, server: Server
+) -> None:
+    data = os.urandom(1024 * 1024)  # a whole block
+    bucket.put({"d/block": data, "d/small": b"small"})
+    mounted = mount(bucket.name, *HOUR)
+    run("ls", "-l", mounted.path / "d")
+    for name, expected in (("block", data), ("small", b"small")):
+        server.reset()
+        assert (mounted.path / "d" / name).read_bytes() == expected
+        assert server.counts() == {"GET": 1}
+        server.reset()
+        assert (mounted.path / "d" / name).read_bytes() == expected
+        run("cat", mounted.path / "d" / name, status=0) if name == "small" else None
+        assert server.counts() == {}
+
+
+def test_a_file_in_two_blocks_costs_two_gets_at_most(bucket: Bucket, mount: Mounts) -> None:
+    data = os.urandom(2 * 1024 * 1024)
+    bucket.put({"two": data})
+    mounted = mount(bucket.name)
+    bucket.server.reset()
+    assert (mounted.path / "two").read_bytes() == data
+    assert set(bucket.server.counts()) == {"GET"}
+    assert bucket.server.counts()["GET"] <= 2
+
+
+def test_each_byte_is_fetched_once(bucket: Bucket, mount: Mounts) -> None:
+    size = 12 * 1024 * 1024 + 5
+    data = os.urandom(size)
+    bucket.put({"big": data})
+    mounted = mount(bucket.name)
+    bucket.server.reset()
+    assert (mounted.path / "big").read_bytes() == data
+    ranges = sorted(
+        tuple(map(int, request["range"].removeprefix("bytes=").split("-")))
+        for request in bucket.server.requests()
+    )
+    assert sum(stop - start + 1 for start, stop in ranges) == size
+    assert [start for start, _ in ranges] == [0, *(stop + 1 for _, stop in ranges[:-1])]
+
+
+def test_an_empty_file_costs_nothing(bucket: Bucket, mount: Mounts) -> None:
+    bucket.put({"empty": b""})
+    mounted = mount(bucket.name)
+    bucket.server.reset()
+    assert (mounted.path / "empty").read_bytes() == b""
+    assert bucket.server.counts() == {}
+
+
+def test_a_random_read_fetches_one_sector(bucket: Bucket, mount: Mounts) -> None:
+    data = os.urandom(6 * 1024 * 1024)
+    bucket.put({"big": data})
+    mounted = mount(bucket.name)
+    bucket.server.reset()
+    with (mounted.path / "big").open("rb", buffering=0) as file:
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_RANDOM)
+        assert os.pread(file.fileno(), 4096, 3_333_333) == data[3_333_333:][:4096]
+    [request] = bucket.server.requests()
+    start, stop = map(int, request["range"].removeprefix("bytes=").split("-"))
+    assert stop - start + 1 == 128 * 1024
+
+
+def test_after_a_remount_the_disk_cache_answers(bucket: Bucket, mount: Mounts) -> None:
+    files = {f"d/{size}": os.urandom(size) for size in (1, 4096, 300_000, 2_500_000)}
+    bucket.put(files)
+    mounted = mount(bucket.name)
+    for key, data in files.items():
+        assert (mounted.path / key).read_bytes() == data
+    mounted.unmount()
+    again = mount(bucket.name, at=mounted.path)
+    bucket.server.reset()
+    for key, data in files.items():
+        assert (again.path / key).read_bytes() == data
+    assert bucket.server.counts()["GET"] == 0
+    assert bucket.server.counts()["LIST"] <= 2
+
+
+def test_after_a_remount_without_a_cache_s3_answers(bucket: Bucket, mount: Mounts) -> None:
+    bucket.put({"a": b"abc"})
+    mount(bucket.name, cache=None).path.joinpath("a").read_bytes()
+    again = mount(bucket.name, cache=None)
+    bucket.server.reset()
+    assert (again.path / "a").read_bytes() == b"abc"
+    assert bucket.server.counts() == {"GET": 1}
+
+
+def test_a_replaced_file_is_not_taken_from_the_cache(bucket: Bucket, mount: Mounts) -> None:
+    bucket.put({"a": b"old"})
+    mounted = mount(bucket.name)
+    assert (mounted.path / "a").read_bytes() == b"old"
+    mounted.unmount()
+    bucket.put({"a": b"new"})
+    again = mount(bucket.name, at=mounted.path)
+    bucket.server.reset()
+    assert (again.path / "a").read_bytes() == b"new"
+    assert bucket.server.counts() == {"GET": 1}
+
+
+def test_ten_readers_of_one_file_cost_one_get(bucket: Bucket, mount: Mounts) -> None:
+    bucket.put({"a": b"x" * 100_000})
+    mounted = mount(bucket.name)
+    bucket.server.reset()
+    bucket.server.set_latency(0.3)
+    readers = [
+        subprocess.Popen(["sha1sum", mounted.path / "a"], stdout=subprocess.PIPE) for _ in range(10)
+    ]
+    assert len({reader.communicate()[0] for reader in readers}) == 1
+    assert bucket.server.counts() == {"GET": 1}
