@@ -233,6 +233,7 @@ def configure(argv: Sequence[str], *, helper: bool = False) -> Call:
     for setting in given:
         if setting.option is CONFIG:
             filed = _read_file(_absolute(setting.value))
+    asked = {setting.option.config_field for setting in (*filed, *given)}
     values = _merged(filed, given)
     notices = []
     if not values.get(READ_ONLY.config_field, True):
@@ -241,6 +242,13 @@ def configure(argv: Sequence[str], *, helper: bool = False) -> Call:
         values[READ_ONLY.config_field] = True
     config = Config(**values, mount_options=mount_options.kernel)
     configuration.check(config)
+    if config.ca_bundle is not None and not config.ca_bundle.is_file():
+        raise UsageError(
+            f"--ca-bundle {str(config.ca_bundle)!r} is not a file",
+            "give a file of certificates in PEM form",
+        )
+    if config.cache_dir is None and CACHE_DIR_OPTION.config_field not in asked:
+        notices.append("no disk cache, as you have no home directory; give one by --cache-dir")
     return Call(config, bool(helper and namespace.f), tuple(notices))
 
 
@@ -296,14 +304,18 @@ def _absolute(path: Path) -> Path:
     return Path(os.path.abspath(os.path.expanduser(path)))
 
 
-def default_cache_dir() -> Path:
-    """$XDG_CACHE_HOME/s3mount, or /var/cache/s3mount for root, or ~/.cache/s3mount."""
+def default_cache_dir() -> Path | None:
+    """$XDG_CACHE_HOME/s3mount, or /var/cache/s3mount for root, or ~/.cache/s3mount.
+
+    None for a user without a home, as in many containers.
+    """
     base = os.environ.get("XDG_CACHE_HOME", "")
     if os.path.isabs(base):  # the XDG specification has relative ones ignored
         return Path(base, "s3mount")
     if os.geteuid() == 0:
         return Path("/var/cache/s3mount")
-    return Path(os.path.expanduser("~/.cache/s3mount"))
+    directory = os.path.expanduser("~/.cache/s3mount")
+    return Path(directory) if os.path.isabs(directory) else None
 
 
 # --- running ----------------------------------------------------------------------

@@ -12,7 +12,6 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import select
 import signal
 import sys
 from collections.abc import Callable
@@ -22,7 +21,8 @@ from typing import NoReturn
 Ready = Callable[[], None]
 
 FAILED = 1
-INTERRUPTED = 128 + signal.SIGINT
+
+_FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 # How long a child that was told to end may take to leave no dead mountpoint behind.
 GRACE_SECONDS = 10.0
@@ -47,27 +47,31 @@ def in_background(run: Callable[[Ready], int]) -> int:
     reader, writer = os.pipe()  # closed on exec, both of them
     sys.stdout.flush()
     sys.stderr.flush()
+    # A caller that ignores SIGCHLD hands that on to us, and no exit status could be had.
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     # Held back until each side has its own handlers: a signal in between would leave a child
-    # that nobody knows of.
-    forwarded = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    unblocked = signal.pthread_sigmask(signal.SIG_BLOCK, forwarded)
+    # that nobody knows of. SIGCHLD stays so, for `_end` to wait for it.
+    unblocked = signal.pthread_sigmask(signal.SIG_BLOCK, {*_FORWARDED, signal.SIGCHLD})
     pid = os.fork()
     if pid == 0:
         os.close(reader)
         _child(run, writer, unblocked)
     os.close(writer)
-    previous = {number: signal.signal(number, _raise) for number in forwarded}
+    # What nohup or a shell's "&" ignores stays ignored.
+    handled = [each for each in _FORWARDED if signal.getsignal(each) is not signal.SIG_IGN]
+    previous = {number: signal.signal(number, _raise) for number in handled}
     try:
-        signal.pthread_sigmask(signal.SIG_SETMASK, unblocked)
+        signal.pthread_sigmask(signal.SIG_SETMASK, {*unblocked, signal.SIGCHLD})
         return _wait(pid, reader)
     except _Signalled as signalled:
-        for number in forwarded:
+        for number in handled:
             signal.signal(number, signal.SIG_IGN)
         _end(pid)
         return 128 + signalled.number
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
+        signal.pthread_sigmask(signal.SIG_SETMASK, unblocked)
         os.close(reader)
 
 
@@ -96,14 +100,10 @@ def _wait(pid: int, reader: int) -> int:
 
 def _end(pid: int) -> None:
     """End the child: ask, then insist. It stays the parent's child, so the pid is its own."""
-    pidfd = os.pidfd_open(pid)
-    try:
-        os.kill(pid, signal.SIGTERM)
-        if not select.select([pidfd], [], [], GRACE_SECONDS)[0]:
-            os.kill(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)
-    finally:
-        os.close(pidfd)
+    os.kill(pid, signal.SIGTERM)
+    if signal.sigtimedwait({signal.SIGCHLD}, GRACE_SECONDS) is None:
+        os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
 
 
 # --- the child --------------------------------------------------------------------

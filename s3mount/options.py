@@ -242,7 +242,7 @@ OPTIONS: tuple[Option, ...] = (
     Option("umask", MODE, _FILES, "permissions to take from both"),
     Option("allow-other", FLAG, _FILES, "let all users in, as the modes allow"),
     Option("allow-root", FLAG, _FILES, "let root in, beside you"),
-    Option("metadata-ttl", TTL, _FRESH, "how long listings and attributes are believed", least=0),
+    Option("metadata-ttl", TTL, _FRESH, "how long listings and attributes are believed"),
     Option("negative-ttl", TTL, _FRESH, "how long a name that was not there stays so", least=0),
     CACHE_DIR_OPTION,
     Option("cache-size", SIZE, _CACHE, "limit of the disk cache", least=16 * MIB),

@@ -42,8 +42,11 @@ class Command:
         } | {"PYTHONPATH": str(ROOT), "FAKE_DAEMON_STARTED": str(self.started)}
 
     def spawn(self, behaviour: str, *argv: str, **options: Any) -> subprocess.Popen[str]:
+        # By env(1), as Popen's preexec_fn is not safe beside threads (pytest-timeout has one).
+        ignored = options.pop("ignored", "")
+        prefix = ["env", f"--ignore-signal={ignored}"] if ignored else []
         return subprocess.Popen(
-            [sys.executable, "-m", "tests.cli.fake_daemon", *argv],
+            [*prefix, sys.executable, "-m", "tests.cli.fake_daemon", *argv],
             stdout=subprocess.PIPE,
             stderr=options.pop("stderr", subprocess.PIPE),
             text=True,

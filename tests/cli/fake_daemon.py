@@ -70,6 +70,7 @@ def _ready_when_told(ready: Callable[[], None]) -> None:
     Path(os.environ["FAKE_DAEMON_GO"]).read_text()  # a FIFO
     ready()
     signal.sigwait({signal.SIGTERM})
+    Path(os.environ["FAKE_DAEMON_DONE"]).touch()
 
 
 def _return(ready: Callable[[], None]) -> None:
@@ -141,4 +142,5 @@ if __name__ == "__main__":
     sys.modules["s3mount.daemon"] = module
     vars(s3mount)["daemon"] = module
     detach.GRACE_SECONDS = 0.2
+    sys.argv[0] = os.environ.get("FAKE_PROGRAM", sys.argv[0])
     sys.exit(main())

@@ -126,6 +126,12 @@ def test_default_cache_dir(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/home/joe")
     monkeypatch.setattr("os.geteuid", lambda: 1000)
     assert default_cache_dir() == Path("/home/joe/.cache/s3mount")
+    monkeypatch.setattr("os.path.expanduser", str)  # no home
+    assert default_cache_dir() is None
+    call = configure(BASE)
+    assert call.config.cache_dir is None
+    assert ["no home directory" in notice for notice in call.notices] == [True]
+    assert not configure([*BASE, "--cache-dir=none"]).notices
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setattr("os.geteuid", lambda: 0)
     assert default_cache_dir() == Path("/var/cache/s3mount")
@@ -200,6 +206,14 @@ def test_wrong(argv: list[str], message: str) -> None:
 def test_cache_size_does_not_matter_without_a_cache() -> None:
     config = config_of("--cache-size=16M", "--block-size=8M", "--cache-dir=none")
     assert config.cache_dir is None
+
+
+def test_ca_bundle_must_be_there(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="--ca-bundle '/nope' is not a file; give a file of cert"):
+        config_of("--ca-bundle", "/nope")
+    file = tmp_path / "ca.pem"
+    file.touch()
+    assert config_of("--ca-bundle", str(file)).ca_bundle == file
 
 
 def test_config_file_that_is_not_utf8(tmp_path: Path) -> None:

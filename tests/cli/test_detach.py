@@ -76,20 +76,46 @@ def test_a_signal_while_waiting_ends_the_daemon_too(
     assert ended(pid, 0)
 
 
+@pytest.mark.parametrize("ignored", [signal.SIGHUP, signal.SIGINT])
+def test_what_the_caller_ignores_stays_ignored(command: Command, ignored: signal.Signals) -> None:
+    with command.spawn("hang", "logs", "/mnt", ignored=ignored.name[3:]) as process:
+        pid = command.report()["pid"]
+        process.send_signal(ignored)
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=30)
+    assert process.returncode == 128 + signal.SIGTERM
+    assert ended(pid, 0)
+
+
+def test_a_caller_that_ignores_its_children(command: Command) -> None:
+    code, err = command.run("fail", "logs", "/mnt", ignored="CHLD")
+    assert (code, err) == (1, "s3mount: /mnt is not a directory; make it one\n")
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "code"), [("fail", 32), ("usage", 1), ("bug", 32), ("return", 0)]
+)
+def test_exit_codes_are_those_of_mount_for_its_helper(
+    command: Command, behaviour: str, code: int
+) -> None:
+    env = {"FAKE_PROGRAM": "/sbin/mount.fuse.s3mount"}
+    assert command.run(behaviour, "logs", "/mnt", "-o", "ro", env=env)[0] == code
+
+
 def test_the_daemon_outlives_a_caller_that_was_killed(command: Command, tmp_path: Path) -> None:
-    go = tmp_path / "go"
+    go, done = tmp_path / "go", tmp_path / "done"
     os.mkfifo(go)
     # A file: what the daemon says must not need us, either.
     with (tmp_path / "stderr").open("w") as stderr:
-        env = {"FAKE_DAEMON_GO": str(go)}
+        env = {"FAKE_DAEMON_GO": str(go), "FAKE_DAEMON_DONE": str(done)}
         with command.spawn("ready when told", "logs", "/mnt", stderr=stderr, env=env) as caller:
             pid = command.report()["pid"]
             caller.kill()
             caller.wait(30)
             go.write_text("now ready() meets a pipe without a reader")
-    assert not ended(pid, 0)
     os.kill(pid, signal.SIGTERM)
     assert ended(pid)
+    assert done.exists()  # it came past ready(), to wait for SIGTERM
     assert (tmp_path / "stderr").read_text() == ""
 
 

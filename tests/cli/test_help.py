@@ -10,7 +10,11 @@ import pytest
 
 from s3mount import __version__
 from s3mount.cli import build_parser, main
+from s3mount.errors import UsageError
+from s3mount.fstab import MountOptions
 from s3mount.options import COMMAND_LINE, GROUPS, OPTIONS
+from tests.cli.conftest import ROOT
+from tests.cli.options_table import markdown
 
 
 def shown(argument: str, capsys: pytest.CaptureFixture[str]) -> str:
@@ -66,3 +70,23 @@ print(sorted(heavy & set(sys.modules)), file=sys.stderr)
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )
     assert done.stderr.splitlines()[-1] == "[]"
+
+
+def test_the_page_of_options_is_up_to_date() -> None:
+    assert (ROOT / "docs/options.md").read_text() == markdown()
+
+
+def test_every_option_of_mount_on_that_page_is_treated_as_it_says() -> None:
+    rows = re.findall(r"^\| (`.*?) \| (.*) \|$", markdown().partition("mount(8)\n")[2], re.M)
+    assert len(rows) > 6
+    for names, treatment in rows:
+        for name in re.findall(r"`([^`]*)`", names):
+            options = MountOptions()
+            word = name.replace("*", "y").replace("NAME", "y")
+            if treatment.startswith("refused"):
+                with pytest.raises(UsageError):
+                    options.read(word)
+                continue
+            settings = options.read(word)
+            assert bool(options.kernel) == ("passed on" in treatment), name
+            assert bool(settings) == (name in ("ro", "rw", "fsname=NAME")), name

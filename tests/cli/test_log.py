@@ -78,6 +78,7 @@ def test_secrets_in_arguments_and_tracebacks_are_hidden(capsys: Captured) -> Non
 
 
 def test_libraries_stay_quiet_whatever_the_level(capsys: Captured) -> None:
+    logging.getLogger("botocore").setLevel(logging.DEBUG)  # as boto3.set_stream_logger does
     log.setup("debug", file=None, foreground=True)
     logging.getLogger("s3mount.s3").debug("ours")
     logging.getLogger("botocore.auth").debug("theirs")
