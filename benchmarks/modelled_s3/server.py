@@ -138,6 +138,7 @@ class ModelledS3:
         self.directory = Path()
         self._process: subprocess.Popen[bytes] | None = None
         self._port = self._tls_port = 0
+        self._files: dict[str, set[str]] = {}  # those that `put` and `put_many` wrote, for `warm`
 
     def __repr__(self) -> str:
         state = f"pid {self._process.pid}" if self._process else "stopped"
@@ -335,6 +336,7 @@ class ModelledS3:
     def put(self, bucket: str, key: str, content: bytes | Path) -> str:
         """Put or replace one object, atomically; returns its ETag, unquoted."""
         file, size, etag = self._store(content)
+        self._files.setdefault(bucket, set()).add(file)
         self._append(_put_line(bucket, key, size, etag, file))
         return etag
 
@@ -349,12 +351,14 @@ class ModelledS3:
         pairs = objects.items() if isinstance(objects, Mapping) else objects
         stored: dict[bytes | Path, tuple[str, int, str]] = {}
         lines: list[str] = []
+        files = self._files.setdefault(bucket, set())
         for key, content in pairs:
             small = isinstance(content, Path) or len(content) <= 65536
             known = stored.get(content) if small else None
             file, size, etag = known or self._store(content)
             if small and len(stored) < 65536:
                 stored[content] = (file, size, etag)
+            files.add(file)
             lines.append(_put_line(bucket, key, size, etag, file))
         self._append("".join(lines))
 
@@ -362,12 +366,12 @@ class ModelledS3:
         """Delete objects; those that are not there are passed over."""
         self._append("".join(f"D\t{bucket}\t{quote(key)}\n" for key in keys))
 
-    def warm(self) -> None:
-        """Read every file of the server, so that its disk is not what is measured."""
+    def warm(self, bucket: str) -> None:
+        """Read the files of the bucket's objects, so that this disk is not what is measured."""
         buffer = bytearray(1 << 20)
-        for path in (self.directory / "data").glob("*/*"):
-            with path.open("rb", buffering=0) as file:
-                while file.readinto(buffer):
+        for file in self._files.get(bucket, ()):
+            with (self.directory / "data" / file).open("rb", buffering=0) as opened:
+                while opened.readinto(buffer):
                     pass
 
     def _store(self, content: bytes | Path) -> tuple[str, int, str]:

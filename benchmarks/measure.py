@@ -1,0 +1,259 @@
+"""One run of one row with one program: mount, work, count, verify, unmount.
+
+Work is done in a child process: a mount that hangs takes the child with it, not the benchmark.
+Cold means: a new mount, an empty disk cache, and page caches dropped; then the server's own files
+are read into memory again, because its disk is not what is measured.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import shutil
+import signal
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import TypeVar
+
+from benchmarks.modelled_s3 import Counts, ModelledS3
+from benchmarks.modelled_s3.server import CONNECTION_RATE, TIME_TO_FIRST_BYTE
+from benchmarks.mounting import Mounted, MountError, Usage, mounted
+from benchmarks.prices import dollars
+from benchmarks.programs import Program, Target
+from benchmarks.rows.row import Limit, Outcome, Profile, Row, Stage
+from benchmarks.rows.shell import WorkFailedError
+
+T = TypeVar("T")
+VERIFY_TIMEOUT = 120.0
+TOOLS = ("bash", "cat", "cmp", "cp", "curl", "dd", "diff", "du", "find", "grep", "gzip", "ls")
+MORE_TOOLS = ("md5sum", "rsync", "stat", "tar", "umount", "zcat")
+
+
+class TooSlowError(Exception):
+    """The work was not done in time, or is stuck."""
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One measurement."""
+
+    value: float | None
+    """In the row's unit; None: see `problem`."""
+    problem: str = ""
+    wrong: str = ""
+    """Bytes or names that were not those of the bucket."""
+    seconds: float = 0.0
+    requests: dict[str, int] = field(default_factory=dict)
+    fetched: int = 0
+    """Bytes of bodies that the server sent."""
+    peak_rss: int = 0
+    cpu: float = 0.0
+    """Seconds of the program while the work was done."""
+    dollars: float = 0.0
+    details: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where the benchmark works."""
+
+    server: ModelledS3
+    directory: Path
+    """Below it: data/ (local copies), mnt/, cache/, scratch/, logs/."""
+    local: dict[str, Path]
+    """The local copy of each dataset."""
+
+
+def _child(pipe: Connection, work: Callable[[], T]) -> None:
+    os.setsid()
+    try:
+        pipe.send((work(), ""))
+    except (WorkFailedError, OSError) as error:
+        pipe.send((None, str(error)))
+
+
+def bounded(work: Callable[[], T], seconds: float, rescue: Callable[[], None]) -> T:
+    """Do the work in a child process.
+
+    `rescue` is called if the child is stuck even against SIGKILL.
+
+    Raises:
+        TooSlowError: it takes longer than `seconds`.
+        WorkFailedError: it failed; the message says how.
+    """
+    context = multiprocessing.get_context("fork")
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=_child, args=(sender, work))
+    process.start()
+    sender.close()
+    try:
+        if not receiver.poll(seconds):
+            raise TooSlowError(f"> {seconds:.0f} s")
+        result, problem = receiver.recv()
+    except EOFError as error:
+        process.join()
+        raise WorkFailedError(f"the worker ended with {process.exitcode}") from error
+    finally:
+        receiver.close()
+        if process.is_alive():
+            process.join(0.5)
+        with contextlib.suppress(ProcessLookupError):
+            if process.is_alive() and process.pid:
+                os.killpg(process.pid, signal.SIGKILL)
+        process.join(3)
+        if process.is_alive():
+            rescue()
+            process.join()
+        process.close()
+    if problem:
+        raise WorkFailedError(problem)
+    value: T = result
+    return value
+
+
+def drop_caches() -> None:
+    """Forget what the kernel has of files that are clean; needs root."""
+    os.sync()
+    Path("/proc/sys/vm/drop_caches").write_text("3")
+
+
+def warm_tools() -> None:
+    """Read the tools' binaries, so that a run does not wait for the local disk."""
+    for tool in (*TOOLS, *MORE_TOOLS):
+        path = shutil.which(tool)
+        if path:
+            Path(path).read_bytes()
+
+
+def warm_machine() -> None:
+    """Touch memory: the first touch of a page can cost a guest more than what is measured."""
+    pages = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+    chunk = 64 << 20
+    held = [b"\1" * chunk for _ in range(min(pages, 8 << 30) // chunk)]
+    held.clear()
+
+
+def _reset(place: Place) -> None:
+    for name in ("cache", "scratch"):
+        shutil.rmtree(place.directory / name, ignore_errors=True)
+        (place.directory / name).mkdir()
+
+
+def _set_profile(place: Place, profile: Profile) -> None:
+    place.server.clear_faults()
+    if profile is Profile.RAW:
+        place.server.set_model(ttfb=0, rate=0)
+    else:
+        place.server.set_model(ttfb=TIME_TO_FIRST_BYTE, rate=CONNECTION_RATE)
+
+
+def _stage(place: Place, row: Row) -> Stage:
+    tls = row.profile is Profile.TLS
+    return Stage(
+        root=place.directory / "mnt",
+        local=place.local[row.dataset],
+        scratch=place.directory / "scratch",
+        server=place.server,
+        bucket=row.dataset,
+        endpoint_url=place.server.tls_endpoint_url if tls else place.server.endpoint_url,
+        ca_path=place.server.ca_path if tls else None,
+    )
+
+
+def _make_cold(place: Place, row: Row) -> None:
+    _reset(place)
+    drop_caches()
+    place.server.warm(row.dataset)
+    warm_tools()
+    _set_profile(place, row.profile)
+    place.server.reset_counts()
+
+
+def _no_rescue() -> None:
+    """Nothing is mounted."""
+
+
+def run_limit(place: Place, row: Row, limit: Limit) -> Run:
+    """The same work by a bare client, or on the local copy."""
+    _make_cold(place, row)
+    stage = _stage(place, row)
+    if limit.is_local:
+        stage = replace(stage, root=stage.local)
+        if not row.drop_page_cache:
+            bounded(lambda: limit.work(stage), row.timeout, _no_rescue)
+    try:
+        start = time.monotonic()
+        outcome = bounded(lambda: limit.work(stage), row.timeout, _no_rescue)
+    except (TooSlowError, WorkFailedError) as error:
+        return Run(None, problem=str(error))
+    return _result(outcome, time.monotonic() - start, place.server.counts(), Usage(0, 0.0), 0.0)
+
+
+def _result(outcome: Outcome, seconds: float, counts: Counts, used: Usage, before: float) -> Run:
+    requests = {kind: number for kind, number in counts.requests.items() if number}
+    return Run(
+        value=outcome.value,
+        wrong=outcome.wrong,
+        seconds=seconds,
+        requests=requests,
+        fetched=counts.bytes_sent,
+        peak_rss=used.peak_rss,
+        cpu=used.cpu - before,
+        dollars=dollars(requests),
+        details=outcome.details,
+    )
+
+
+@contextlib.contextmanager
+def _on_stage(place: Place, row: Row, program: Program) -> Iterator[tuple[Mounted, Stage]]:
+    stage = _stage(place, row)
+    target = Target(
+        endpoint_url=stage.endpoint_url,
+        bucket=stage.bucket,
+        mountpoint=stage.root,
+        cache_dir=place.directory / "cache",
+        ca_path=stage.ca_path,
+        disk_cache=row.disk_cache,
+    )
+    log = place.directory / "logs" / f"{row.name}-{program.name}.log"
+    with mounted(program, target, log) as mount:
+        yield mount, replace(stage, usable_after=mount.usable_after)
+
+
+def run_program(place: Place, row: Row, program: Program) -> Run:
+    """The row's work in a mount of this program."""
+    _make_cold(place, row)
+    before = 0.0
+    try:
+        with _on_stage(place, row, program) as (mount, stage):
+            if row.prepare is not None:
+                prepare = row.prepare
+                bounded(lambda: prepare(stage), 2 * row.timeout, mount.kill)
+            if row.drop_page_cache:
+                drop_caches()
+                place.server.warm(row.dataset)
+                warm_tools()
+            if not row.counts_mounting:
+                place.server.reset_counts()
+                before = mount.usage().cpu
+            start = time.monotonic()
+            try:
+                outcome = bounded(lambda: row.work(stage), row.timeout, mount.kill)
+            except TooSlowError as error:
+                counts = place.server.counts(settle=0)
+                run = _result(Outcome(0), row.timeout, counts, mount.usage(), before)
+                return replace(run, value=None, problem=str(error))
+            seconds = time.monotonic() - start
+            run = _result(outcome, seconds, place.server.counts(), mount.usage(), before)
+            if row.verify is not None:
+                verify = row.verify
+                run = replace(run, wrong=bounded(lambda: verify(stage), VERIFY_TIMEOUT, mount.kill))
+            return run
+    except (MountError, TooSlowError, WorkFailedError) as error:
+        return Run(None, problem=str(error))
+    finally:
+        place.server.clear_faults()

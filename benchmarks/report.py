@@ -1,0 +1,160 @@
+"""The results as tables of plain text, as JSON, and as a plot."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from benchmarks.measure import Run
+from benchmarks.rows import Row
+
+OURS = "s3mount"
+
+
+@dataclass(slots=True)
+class Result:
+    """The runs of one row, by program and by limit."""
+
+    row: Row
+    programs: dict[str, list[Run]] = field(default_factory=dict)
+    limits: dict[str, list[Run]] = field(default_factory=dict)
+
+
+def median(runs: Sequence[Run]) -> float | None:
+    """Of the runs that came to an end, if they are more than half."""
+    values = [run.value for run in runs if run.value is not None]
+    return statistics.median(values) if len(values) * 2 > len(runs) else None
+
+
+def best_peer(result: Result) -> tuple[str, float] | None:
+    """The best of the other programs, by its median, of those that did the work and did it right."""
+    most = result.row.most_fetched
+    peers = {
+        name: value
+        for name, runs in result.programs.items()
+        if name != OURS
+        and (value := median(runs)) is not None
+        and not any(run.wrong or (most and run.fetched > most) for run in runs)
+    }
+    if not peers:
+        return None
+    choose = max if result.row.higher_is_better else min
+    name = choose(peers, key=lambda peer: peers[peer])
+    return name, peers[name]
+
+
+def gain(row: Row, ours: float, other: float) -> float:
+    """How many times as good ours is."""
+    if row.higher_is_better:
+        return ours / other if other else float("inf")
+    return other / ours if ours else float("inf")
+
+
+def _number(value: float) -> str:
+    if value >= 1000:
+        return f"{value:,.0f}"
+    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def _cell(runs: Sequence[Run]) -> str:
+    value = median(runs)
+    if value is None:
+        return next((run.problem for run in runs if run.problem), "?")[:24]
+    return _number(value) + (" WRONG" if any(run.wrong for run in runs) else "")
+
+
+def _table(header: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
+    rows = [list(header), *(list(line) for line in lines)]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(header))]
+    rows.insert(1, ["-" * width for width in widths])
+    return "\n".join(
+        "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |"
+        for row in rows
+    )
+
+
+def summary(results: Sequence[Result], programs: Sequence[str]) -> str:
+    """One line per row: medians, and s3mount's figure as a multiple of the best others'."""
+
+    def line(result: Result) -> list[str]:
+        ours, peer = median(result.programs.get(OURS, [])), best_peer(result)
+        limits = [f"{name} {_cell(runs)}" for name, runs in result.limits.items()]
+        best_limits = [
+            value for runs in result.limits.values() if (value := median(runs)) is not None
+        ]
+        choose = max if result.row.higher_is_better else min
+        return [
+            f"{result.row.title}, {result.row.unit}",
+            *(_cell(result.programs.get(name, [])) if name in result.programs else ""
+              for name in programs),
+            ", ".join(limits),
+            f"{gain(result.row, ours, peer[1]):.2f} ({peer[0]})" if ours and peer else "",
+            f"{gain(result.row, ours, choose(best_limits)):.2f}" if ours and best_limits else "",
+            result.row.reach,
+        ]  # fmt: skip
+
+    header = ["work, unit", *programs, "limit", "x best peer", "x limit", "to reach"]
+    return _table(header, [line(result) for result in results])
+
+
+def _kinds(requests: Mapping[str, int]) -> str:
+    return " ".join(f"{number} {kind}" for kind, number in sorted(requests.items())) or "0"
+
+
+def _detail_line(name: str, runs: Sequence[Run]) -> list[str]:
+    """The run whose figure is the median stands for its requests; the worst for its memory."""
+    value = median(runs)
+    done = [run for run in runs if run.value is not None] or list(runs)
+    shown = min(done, key=lambda run: abs((run.value or 0) - (value or 0)))
+    values = [run.value for run in done if run.value is not None]
+    spread = f"{_number(min(values))}-{_number(max(values))}" if values else ""
+    more = [f"{key} {_number(number)}" for key, number in shown.details.items() if number]
+    more += sorted({f"WRONG: {run.wrong}" for run in runs if run.wrong})
+    more += sorted({run.problem for run in runs if run.problem})
+    return [
+        name,
+        _cell(runs),
+        spread,
+        _kinds(shown.requests),
+        f"{shown.fetched / 1e6:.1f}",
+        f"{max(run.peak_rss for run in runs) / 2**20:.0f}",
+        f"{shown.cpu:.2f}",
+        f"{shown.dollars:.6f}",
+        "; ".join(more)[:160],
+    ]
+
+
+def details(results: Sequence[Result]) -> str:
+    """For each row a table: requests by kind, bytes, memory, CPU, dollars."""
+    parts: list[str] = []
+    for result in results:
+        header = [
+            result.row.unit,
+            *("median", "range", "requests", "MB", "RSS MiB", "CPU s", "dollars", "more"),
+        ]
+        lines = [_detail_line(name, runs) for name, runs in result.programs.items()]
+        lines += [_detail_line(name, runs) for name, runs in result.limits.items()]
+        parts.append(f"{result.row.name}: {result.row.title}\n\n" + _table(header, lines))
+    return "\n\n".join(parts)
+
+
+def write_json(path: Path, about: Mapping[str, object], results: Sequence[Result]) -> None:
+    """Every run of every row."""
+    rows = [
+        {
+            "row": result.row.name,
+            "title": result.row.title,
+            "unit": result.row.unit,
+            "higher_is_better": result.row.higher_is_better,
+            "programs": {
+                name: {"median": median(runs), "runs": [asdict(run) for run in runs]}
+                for kind in (result.programs, result.limits)
+                for name, runs in kind.items()
+            },
+        }
+        for result in results
+    ]
+    path.write_text(json.dumps({"about": about, "rows": rows}, indent=1) + "\n")

@@ -1,0 +1,208 @@
+"""Rows about bytes in bulk: streams, first bytes, random reads, the disk cache."""
+
+from __future__ import annotations
+
+import os
+import random
+import statistics
+import subprocess
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from benchmarks.rows.bare import BareClient, curl_ranges, first_bytes, local_file
+from benchmarks.rows.row import Limit, Outcome, Profile, Row, Stage
+from benchmarks.rows.shell import run
+
+BIG = "big.bin"
+BLOCK = 4096
+GIB = 1 << 30
+DEEP = [f"d{number:02d}/file.bin" for number in range(20)]
+FOUR = [f"stream{number}.bin" for number in range(4)]
+
+
+def _compare(stage: Stage, *names: str) -> str:
+    """Compare what the reader just got (most of it still in the page cache) with the local copy."""
+    for name in names:
+        done = subprocess.run(
+            ["cmp", str(stage.root / name), str(stage.local / name)],
+            capture_output=True,
+            check=False,
+        )
+        if done.returncode:
+            return (done.stdout + done.stderr).decode(errors="replace").strip()
+    return ""
+
+
+def _dd(path: Path) -> float:
+    return run(["dd", f"if={path}", "of=/dev/null", "bs=128K", "status=none"])[0]
+
+
+def _sequential(stage: Stage) -> Outcome:
+    seconds = _dd(stage.root / BIG)
+    return Outcome((stage.local / BIG).stat().st_size / seconds / 1e6)
+
+
+def _read_and_settle(stage: Stage) -> None:
+    """Read it once, and wait until what is written to the disk cache is written."""
+    _dd(stage.root / BIG)
+    cache = stage.root.parent / "cache"
+    before, deadline = -1, time.monotonic() + 30
+    while time.monotonic() < deadline:
+        size = int(run(f"du -s {cache} | cut -f1")[1])
+        if size == before:
+            break
+        before = size
+        time.sleep(0.5)
+    os.sync()
+
+
+def _four_at_once(stage: Stage) -> Outcome:
+    start = time.perf_counter()
+    with ThreadPoolExecutor(len(FOUR)) as pool:
+        seconds = list(pool.map(lambda name: _dd(stage.root / name), FOUR))
+    elapsed = time.perf_counter() - start
+    size = sum((stage.local / name).stat().st_size for name in FOUR)
+    return Outcome(size / elapsed / 1e6, {"slowest/fastest": max(seconds) / min(seconds)})
+
+
+def _first_byte(stage: Stage) -> Outcome:
+    seconds: list[float] = []
+    wrong = ""
+    for name in DEEP:
+        start = time.perf_counter()
+        with (stage.root / name).open("rb", buffering=0) as file:
+            head = file.read(BLOCK)
+        seconds.append(time.perf_counter() - start)
+        with (stage.local / name).open("rb") as file:
+            wrong = wrong or (name if file.read(BLOCK) != head else "")
+    details = {"first ms": seconds[0] * 1000, "worst ms": max(seconds) * 1000}
+    return Outcome(statistics.median(seconds) * 1000, details, wrong)
+
+
+def _random_offsets(stage: Stage, count: int, seed: int) -> list[int]:
+    blocks = (stage.local / BIG).stat().st_size // BLOCK
+    return [number * BLOCK for number in random.Random(seed).sample(range(blocks), count)]
+
+
+def _random_reads(stage: Stage) -> Outcome:
+    """100 reads, one after the other: the median in ms."""
+    seconds: list[float] = []
+    wrong = ""
+    descriptor, local = (os.open(place / BIG, os.O_RDONLY) for place in (stage.root, stage.local))
+    for offset in _random_offsets(stage, 100, 5):
+        start = time.perf_counter()
+        block = os.pread(descriptor, BLOCK, offset)
+        seconds.append(time.perf_counter() - start)
+        if block != os.pread(local, BLOCK, offset):
+            wrong = f"4 KiB at {offset}"
+    os.close(descriptor)
+    os.close(local)
+    details = {"worst ms": max(seconds) * 1000, "reads": float(len(seconds))}
+    return Outcome(statistics.median(seconds) * 1000, details, wrong)
+
+
+READERS, READ_SECONDS = 32, 4.0
+
+
+def _random_readers(stage: Stage) -> Outcome:
+    """32 readers for 4 s: reads/s."""
+    descriptor, local = (os.open(place / BIG, os.O_RDONLY) for place in (stage.root, stage.local))
+    deadline = time.perf_counter() + READ_SECONDS
+
+    def read(number: int) -> tuple[int, str]:
+        wrong, done = "", 0
+        for offset in _random_offsets(stage, 20000, 1000 + number):
+            block = os.pread(descriptor, BLOCK, offset)
+            if time.perf_counter() > deadline:
+                break
+            done += 1
+            if block != os.pread(local, BLOCK, offset):
+                wrong = f"4 KiB at {offset}"
+        return done, wrong
+
+    with ThreadPoolExecutor(READERS) as pool:
+        results = list(pool.map(read, range(READERS)))
+    os.close(descriptor)
+    os.close(local)
+    total = sum(done for done, _ in results)
+    wrong = next((text for _, text in results if text), "")
+    return Outcome(total / READ_SECONDS, {"reads": float(total)}, wrong)
+
+
+def _bare_readers(stage: Stage) -> Outcome:
+    deadline = time.perf_counter() + READ_SECONDS
+
+    def read(number: int) -> int:
+        client, done = BareClient(stage), 0
+        for offset in _random_offsets(stage, 20000, 1000 + number):
+            client.get(BIG, offset, BLOCK)
+            if time.perf_counter() > deadline:
+                break
+            done += 1
+        return done
+
+    with ThreadPoolExecutor(READERS) as pool:
+        return Outcome(sum(pool.map(read, range(READERS))) / READ_SECONDS)
+
+
+def _bare_random(stage: Stage) -> Outcome:
+    client = BareClient(stage)
+    seconds: list[float] = []
+    for offset in _random_offsets(stage, 40, 5):
+        start = time.perf_counter()
+        client.get(BIG, offset, BLOCK)
+        seconds.append(time.perf_counter() - start)
+    return Outcome(statistics.median(seconds) * 1000)
+
+
+def _zcat(stage: Stage) -> Outcome:
+    seconds, _ = run(["bash", "-c", f"zcat {stage.root / 'big.gz'} > /dev/null"])
+    return Outcome(seconds)
+
+
+def _usable(stage: Stage) -> Outcome:
+    return Outcome(stage.usable_after)
+
+
+def _checked_dd(stage: Stage) -> str:
+    return _compare(stage, BIG)
+
+
+STREAMS = (
+    Row("seq", "seq", "1 GiB, dd bs=128K, cold", "MB/s", "big", _sequential, True,
+        timeout=90, verify=_checked_dd,
+        limits=(curl_ranges(1, BIG), curl_ranges(16, BIG), curl_ranges(32, BIG)),
+        reach="0.75 of curl x16, 1.3 x the best peer"),
+    Row("seq-raw", "seq", "the same, raw profile", "MB/s", "big", _sequential, True,
+        profile=Profile.RAW, timeout=60, verify=_checked_dd,
+        limits=(curl_ranges(1, BIG), curl_ranges(16, BIG)), reach="0.45 of curl x1"),
+    Row("seq-tls", "seq", "the same over TLS, modelled", "MB/s", "big", _sequential, True,
+        profile=Profile.TLS, timeout=90, verify=_checked_dd,
+        limits=(curl_ranges(16, BIG), curl_ranges(32, BIG)), reach="0.7 of curl x16"),
+    Row("seq-filling", "cache", "1 GiB cold, the disk cache filling", "MB/s", "big", _sequential,
+        True, disk_cache=True, timeout=90, verify=_checked_dd,
+        limits=(curl_ranges(16, BIG),), reach="as without"),
+    Row("disk-warm", "cache", "again from the disk cache, page cache dropped", "MB/s", "big",
+        _sequential, True, disk_cache=True, prepare=_read_and_settle, drop_page_cache=True,
+        timeout=60, verify=_checked_dd, limits=(local_file(_sequential),),
+        reach="0.8 of the local disk"),
+    Row("page-warm", "cache", "again from the page cache", "MB/s", "big", _sequential, True,
+        prepare=_read_and_settle, timeout=60, verify=_checked_dd,
+        limits=(local_file(_sequential),), reach="0.95 of a local file, 0 requests"),
+    Row("four", "seq", "four files of 256 MiB at once, cold", "MB/s", "four", _four_at_once, True,
+        timeout=90, verify=lambda stage: _compare(stage, *FOUR),
+        limits=(curl_ranges(16, *FOUR), curl_ranges(32, *FOUR)), reach="no slower than one"),
+    Row("first-byte", "first-byte", "first 4 KiB of 20 files in unlisted directories", "ms",
+        "deep", _first_byte, timeout=60, limits=(first_bytes(DEEP),),
+        reach="29 ms, 24 requests"),
+    Row("random", "random", "4 KiB random reads in 1 GiB", "ms", "big", _random_reads, most_fetched=GIB * 9 // 10, timeout=60,
+        limits=(Limit("GET", _bare_random),), reach="28 ms, 128 KiB a read"),
+    Row("random-32", "random", "the same, 32 readers", "reads/s", "big", _random_readers, most_fetched=GIB * 9 // 10, True,
+        timeout=60, limits=(Limit("GET x32", _bare_readers),), reach="1,000"),
+    Row("zcat", "seq", "zcat of a large .gz, cold", "s", "archive", _zcat, timeout=90,
+        verify=lambda stage: _compare(stage, "big.gz"),
+        limits=(local_file(_zcat),), reach="1.1 of the local disk"),
+    Row("mount", "mount", "mount to usable", "s", "deep", _usable, counts_mounting=True,
+        reach="0.5 s"),
+)  # fmt: skip
