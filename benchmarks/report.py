@@ -30,7 +30,7 @@ def median(runs: Sequence[Run]) -> float | None:
 
 
 def best_peer(result: Result) -> tuple[str, float] | None:
-    """The best of the other programs, by its median, of those that did the work and did it right."""
+    """The best of the others, by its median, among those that did the work and did it right."""
     most = result.row.most_fetched
     peers = {
         name: value
