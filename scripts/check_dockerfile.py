@@ -117,6 +117,7 @@ def begin(rest: str, work: Path, number: int) -> tuple[str, Stage]:
     root = work / f"stage-{number}"
     subprocess.run(["cp", "-a", base(match[1], work), root], check=True)
     shutil.copy("/etc/resolv.conf", root / "etc/resolv.conf")
+    (root / "etc/mtab").symlink_to("/proc/mounts")  # as the engine does
     ca_file = os.environ.get("SSL_CERT_FILE") or ssl.get_default_verify_paths().openssl_cafile
     shutil.copy(ca_file, root / CA_IN_CHROOT)
     return match[2] or str(number), Stage(root)
