@@ -381,10 +381,14 @@ def _serve(call: Call, ready: detach.Ready) -> int:
         return WRONG_USAGE if isinstance(error, UsageError) else FAILED
     except KeyboardInterrupt:
         return INTERRUPTED
+    except ImportError as error:
+        complain(f"{error}; install again, with the system packages that the README names")
+        _logger.debug("import failed", exc_info=True)
+        return FAILED
     except Exception as error:
         complain(f"internal error: {error!r}; run with -f --debug to see where, and report it")
         _logger.debug("internal error", exc_info=True)
-        log.said(f"internal error: {error!r}")
+        log.said(f"internal error: {error!r}", traceback=not config.debug)
         return FAILED
     return OK
 

@@ -113,11 +113,14 @@ def _handlers(file: Path | None, *, foreground: bool, journal: bool) -> list[log
     return [handler for handler in handlers if handler is not None]
 
 
-def said(error: object) -> None:
-    """Log an error that was written to stderr already: everywhere but there."""
+def said(error: object, *, traceback: bool = False) -> None:
+    """Log an error that was written to stderr already: everywhere but there.
+
+    `traceback`: with that of the exception being handled.
+    """
     # Without `setup`, logging would write it to stderr itself.
     if logging.getLogger().handlers:
-        logging.getLogger("s3mount").error("%s", error, extra={"said": True})
+        logging.getLogger("s3mount").error("%s", error, exc_info=traceback, extra={"said": True})
 
 
 def _not_said(record: logging.LogRecord) -> bool:

@@ -94,6 +94,10 @@ def _bug(_ready: Callable[[], None]) -> None:
     raise ZeroDivisionError("a bug")
 
 
+def _no_libfuse(_ready: Callable[[], None]) -> None:
+    raise ImportError("libfuse3.so.3: cannot open shared object file")
+
+
 def _exit(_ready: Callable[[], None]) -> None:
     sys.exit(7)
 
@@ -126,6 +130,7 @@ _BEHAVIOURS: dict[str, Callable[[Callable[[], None]], None]] = {
     "fail": _fail,
     "usage": _usage,
     "bug": _bug,
+    "no libfuse": _no_libfuse,
     "exit": _exit,
     "exit with text": _exit_with_text,
     "interrupt": _interrupt,

@@ -44,6 +44,7 @@ def test_surroundings_of_the_daemon(command: Command, tmp_path: Path) -> None:
         ("fail", 1, "s3mount: /mnt is not a directory; make it one\n"),
         ("usage", 2, "s3mount: --region fits no endpoint; give another\n"),
         ("bug", 1, "s3mount: internal error: ZeroDivisionError('a bug'); run with -f --debug"),
+        ("no libfuse", 1, "s3mount: libfuse3.so.3: cannot open shared object file; install"),
         ("exit", 7, ""),
         ("exit with text", 1, ""),
         ("interrupt", 130, ""),
@@ -161,6 +162,17 @@ def test_debug_shows_where_a_bug_is(command: Command) -> None:
     assert code == 1
     assert "fake_daemon.py" in err
     assert "s3mount: internal error: ZeroDivisionError('a bug')" in err
+
+
+@pytest.mark.parametrize("argv", [[], ["-f"], ["-f", "--debug"]], ids=" ".join)
+def test_a_bug_is_one_line_on_stderr_and_a_traceback_in_the_log_file(
+    argv: list[str], command: Command, tmp_path: Path
+) -> None:
+    log = tmp_path / "s3mount.log"
+    code, err = command.run("bug", *argv, "logs", "/mnt", "--log-file", str(log))
+    assert code == 1
+    assert err.count("\n") == 1
+    assert log.read_text().count("Traceback") == 1
 
 
 def test_log_file_from_the_background(command: Command, tmp_path: Path) -> None:
