@@ -7,7 +7,7 @@ one to arrive decides what is known of its stretch.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from itertools import count
+from itertools import count, pairwise
 
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -40,7 +40,7 @@ def histories(draw: DrawFn) -> list[Chapter]:
         world = {key: info(key, version) for key, version in draw(worlds).items()}
         truth = children(world, PREFIX)
         edges = sorted(draw(st.sets(st.sampled_from(EDGES), min_size=2, max_size=5)))
-        for lo, hi in zip(edges, edges[1:], strict=False):
+        for lo, hi in pairwise(edges):
             files, directories = truth.within(lo, hi)
             marker = truth.marker if lo == START else None
             in_order = dict.fromkeys(sorted(directories))
