@@ -45,10 +45,9 @@ from s3mount.cache.jobs import (
     touch,
     write_rows,
 )
-from s3mount.cache.key_filter import KnownKeys
+from s3mount.cache.opened import Opened
 from s3mount.cache.row_index import RowIndex, is_busy, is_damaged
 from s3mount.cache.threads import Threads
-from s3mount.cache.upkeep import Upkeep
 from s3mount.cache.write_queue import PendingRow, WriteQueue
 from s3mount.metrics import Metrics
 
@@ -95,10 +94,8 @@ class BlockCache:
         self._readers = Threads("cache-reader", _READERS, at_exit=self._connections.close)
         self._writer = Threads("cache-writer", 1, at_exit=self._connections.close)
         self._background = Threads("cache-upkeep", 1, at_exit=self._connections.close)
-        self._index: RowIndex | None = None  # None: everything misses
-        self._upkeep: Upkeep | None = None  # of that index
-        self._keys = KnownKeys()  # of that index
-        self._opened = trio.Event()
+        self._opened: Opened | None = None  # None: everything misses
+        self._tried_to_open = trio.Event()
         self._opening = False
         self._closed = False
         self._damaged: RowIndex | None = None
@@ -151,7 +148,7 @@ class BlockCache:
             self._warn("open", warning)
         self._reopen()
         with trio.move_on_after(_OPEN_PATIENCE):
-            await self._opened.wait()
+            await self._tried_to_open.wait()
         return self
 
     # --- reading --------------------------------------------------------------------
@@ -160,44 +157,61 @@ class BlockCache:
         """Fill each buffer with the row of its key, if there is one of just that length.
 
         True: the buffer holds the row, verified. False: there is none that is good, and
-        the buffer's content is undefined. One hop to a thread for all of them. When this
-        has returned, raised or been cancelled, nothing writes into the buffers.
+        the buffer's content is undefined. At most one hop to a thread for all of them. When
+        this has returned, raised or been cancelled, nothing writes into the buffers.
         """
-        self._reopen()
-        index = self._index
-        if index is None or not wants:
+        hits = [self.get_now(key, buffer) for key, buffer in wants]
+        opened = self._opened
+        rest = [want for want, hit in zip(wants, hits, strict=True) if not hit]
+        if opened is None or not rest:
             await trio.lowlevel.checkpoint()
-            self._metrics.count("cache.misses", len(wants))
-            return [False] * len(wants)
-        results = await self._readers.run(partial(read_rows, self._connections, index, wants))
+            self._metrics.count("cache.misses", len(rest))
+            return hits
+        index = opened.index
+        results = await self._readers.run(partial(read_rows, self._connections, index, rest))
         if results.bad:
             self._metrics.count("cache.bad", len(results.bad))
             self._warn("bad", f"a damaged block of the cache is deleted: {results.reason}")
-            self._discard(index, results.bad)
+            self._discard(opened, results.bad)
         if results.failure is not None:
-            self._failed(index, results.failure, "read")
-        self._note_hits(wants, results.hits)
-        return results.hits
+            self._failed(opened, results.failure, "read")
+        for (key, _), block in zip(rest, results.found, strict=True):
+            if block is None:
+                self._metrics.count("cache.misses")
+            else:
+                self._note_hit(key_digest(key), block.length)
+                opened.recent.note(key_digest(key), block)
+        found = iter(results.found)
+        return [hit or next(found) is not None for hit in hits]
 
-    def _note_hits(self, wants: Sequence[tuple[str, memoryview]], hits: list[bool]) -> None:
-        now = time.time()
-        size = 0
-        for (key, buffer), hit in zip(wants, hits, strict=True):
-            if hit:
-                self._touched[key_digest(key)] = now
-                size += len(buffer)
-        self._metrics.count("cache.hits", hits.count(True))
-        self._metrics.count("cache.misses", hits.count(False))
-        self._metrics.count("cache.bytes_read", size)
+    def get_now(self, key: str, buffer: memoryview) -> bool:
+        """Fill `buffer` with the row of `key`, if it is known well enough to need no thread.
+
+        True as for `get`. False says nothing but that `get` must be asked, and the buffer's
+        content is undefined. Serves small rows that were written or read lately.
+        """
+        self._reopen()
+        if self._opened is None:
+            return False
+        digest = key_digest(key)
+        hit = self._opened.recent.read_into(self._opened.index.disk, digest, buffer)
+        if hit:
+            self._note_hit(digest, len(buffer))
+        return hit
+
+    def _note_hit(self, digest: bytes, length: int) -> None:
+        self._touched[digest] = time.time()
+        self._metrics.count("cache.hits")
+        self._metrics.count("cache.bytes_read", length)
         if len(self._touched) >= _TOUCHED_MAX:
             self._flush_recency()
 
-    def _discard(self, index: RowIndex, keys: list[str]) -> None:
+    def _discard(self, opened: Opened, keys: list[str]) -> None:
         def done(in_place: bool) -> None:
             if not in_place:
-                self._lost(index)
+                self._lost(opened)
 
-        self._submit(index, partial(discard, index, keys), done)
+        self._submit(opened, partial(discard, opened.index, keys), done)
 
     def surely_absent(self, key: str) -> bool:
         """True only when `key` is not cached; False when it is, or when that is unknown.
@@ -206,9 +220,7 @@ class BlockCache:
         a row that another daemon wrote within the last second.
         """
         self._reopen()
-        if self._index is None:
-            return True
-        return self._keys.lacks(key_digest(key))
+        return self._opened is None or self._opened.keys.lacks(key_digest(key))
 
     # --- writing --------------------------------------------------------------------
 
@@ -222,7 +234,7 @@ class BlockCache:
         """
         if (
             self._closed
-            or self._index is None
+            or self._opened is None
             or trio.current_time() < self._write_at
             or len(data) > self._size_limit // 16
             or not self._queue.has_room(len(data))
@@ -230,54 +242,56 @@ class BlockCache:
             self._metrics.count("cache.dropped")
             return False
         self._queue.append(PendingRow(key, data, release))
-        self._keys.add(key_digest(key))
+        self._opened.keys.add(key_digest(key))
         self._feed_writer()
         return True
 
     def _feed_writer(self) -> None:
         """Give the writer what is queued, in batches, and note when it is idle."""
-        index = self._index
+        opened = self._opened
         while self._queue and self._jobs < _BATCHES_AHEAD and not self._evicting:
             batch = self._queue.take_batch()
-            if index is None:
+            if opened is None:
                 self._queue.release(batch)
                 continue
             job = partial(
                 write_rows,
-                index,
+                opened.index,
                 [(pending.key, pending.data) for pending in batch],
                 volume_limit=self._volume_limit(),
                 free_share=self._free_share,
             )
             self._submit(
-                index,
+                opened,
                 job,
-                partial(self._written, index),
-                failed=partial(self._not_written, index, len(batch)),
+                partial(self._written, opened),
+                failed=partial(self._not_written, opened, len(batch)),
                 always=partial(self._queue.release, batch),
             )
         if not self._jobs and not self._queue:
             self._idle.set()
 
-    def _written(self, index: RowIndex, report: Report) -> None:
-        self._metrics.count("cache.bytes_written", report.written)
+    def _written(self, opened: Opened, report: Report) -> None:
+        for key, block in report.written:
+            self._metrics.count("cache.bytes_written", block.length)
+            opened.recent.note(key_digest(key), block)
         self._metrics.count("cache.dropped", report.dropped)
         if report.replaced:
-            self._lost(index)
+            self._lost(opened)
         elif report.excess:
-            self._evict(index)
+            self._evict(opened)
 
-    def _not_written(self, index: RowIndex, rows: int) -> None:
+    def _not_written(self, opened: Opened, rows: int) -> None:
         self._metrics.count("cache.dropped", rows)
-        self._evict(index)  # a full disk is the likely reason
+        self._evict(opened)  # a full disk is the likely reason
 
     def _volume_limit(self) -> int:
         """Bytes above which to make room: what is being written must still fit."""
         return self._size_limit - _BATCHES_AHEAD * max(self._batch_bytes, self._queue.largest)
 
-    def _evict(self, index: RowIndex) -> None:
+    def _evict(self, opened: Opened) -> None:
         """Give up a twentieth of the limit, least recently used first."""
-        if self._evicting or index is not self._index:
+        if self._evicting or opened is not self._opened:
             return
         self._evicting = True
         touched, self._touched = self._touched, {}
@@ -290,24 +304,24 @@ class BlockCache:
 
         job = partial(
             evict,
-            index,
+            opened.index,
             touched,
             volume_limit=self._volume_limit(),
             free_share=self._free_share,
             batch=self._size_limit // 20,
         )
-        self._submit(index, job, done, always=ended)
+        self._submit(opened, job, done, always=ended)
 
     def _flush_recency(self) -> None:
         """Tell the database what was used lately; other daemons' evictions go by it."""
-        index = self._index
+        opened = self._opened
         touched, self._touched = self._touched, {}
-        if index is not None and touched:
-            self._submit(index, partial(touch, index, touched))
+        if opened is not None and touched:
+            self._submit(opened, partial(touch, opened.index, touched))
 
     def _submit(
         self,
-        index: RowIndex,
+        opened: Opened,
         job: Callable[[], T],
         done: Callable[[T], None] = _nothing,
         *,
@@ -325,7 +339,7 @@ class BlockCache:
             try:
                 value = result.unwrap()
             except Exception as error:  # noqa: BLE001  # whatever it is, the readers go on
-                self._failed(index, error, "write")
+                self._failed(opened, error, "write")
                 failed()
             else:
                 done(value)
@@ -335,18 +349,18 @@ class BlockCache:
 
     # --- failure and recovery -----------------------------------------------------------
 
-    def _failed(self, index: RowIndex, error: BaseException, verb: str) -> None:
+    def _failed(self, opened: Opened, error: BaseException, verb: str) -> None:
         """Note that the database or the disk refused: go on, but write nothing for a while."""
         if is_busy(error):
             return  # another daemon's turn took long; the next try may do
         self._warn(verb, f"cannot {verb} the cache in {self._directory}: {error}")
         self._write_at = trio.current_time() + _PAUSE
         if is_damaged(error):
-            self._lost(index, damaged=index)
+            self._lost(opened, damaged=opened.index)
 
-    def _lost(self, index: RowIndex, *, damaged: RowIndex | None = None) -> None:
+    def _lost(self, opened: Opened, *, damaged: RowIndex | None = None) -> None:
         """The database is damaged or no longer in its place: open it again, or a new one."""
-        if index is self._index and not self._closed:
+        if opened is self._opened and not self._closed:
             self._warn("lost", f"the cache in {self._directory} was removed, replaced or damaged")
             self._forget()
             self._damaged = damaged
@@ -356,16 +370,14 @@ class BlockCache:
 
     def _forget(self) -> None:
         """Use the database no more."""
-        self._index = None
-        self._keys = KnownKeys()
+        if self._opened is not None:
+            self._opened.leave()
+            self._opened = None
         self._touched.clear()
-        if self._upkeep is not None:
-            self._upkeep.stop.set()
-            self._upkeep = None
 
     def _reopen(self) -> None:
         """Open the database in the writer's thread, if it is not, and was not lost just now."""
-        if self._index is not None or self._opening or self._closed:
+        if self._opened is not None or self._opening or self._closed:
             return
         if trio.current_time() < self._open_at:
             return
@@ -375,7 +387,7 @@ class BlockCache:
         def done(result: outcome.Outcome[RowIndex]) -> None:
             self._opening = False
             self._jobs -= 1
-            self._opened.set()
+            self._tried_to_open.set()
             try:
                 index = result.unwrap()
             except Exception as error:  # noqa: BLE001  # no cache is no reason not to mount
@@ -386,26 +398,12 @@ class BlockCache:
                 )
             else:
                 if not self._closed:
-                    self._use(index)
+                    self._opened = Opened(index, self._connections, self._background)
+                    self._write_at = trio.current_time()
             self._feed_writer()
 
         self._writer.submit(partial(self._connections.open, self._damaged), done)
         self._damaged = None
-
-    def _use(self, index: RowIndex) -> None:
-        """Serve from a database that was just opened."""
-        self._index = index
-        self._write_at = trio.current_time()
-
-        soon = trio.lowlevel.current_trio_token().run_sync_soon
-        known = self._keys
-        self._upkeep = Upkeep(
-            self._connections,
-            index,
-            learned=lambda keys: soon(known.learn, keys),
-            added=lambda digests: soon(known.add, digests),
-        )
-        self._background.submit(self._upkeep.run, _nothing)
 
     def _warn(self, kind: str, message: str) -> None:
         """Log a warning, once for each kind: the cause may last for days."""

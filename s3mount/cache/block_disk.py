@@ -163,17 +163,20 @@ class BlockDisk(Disk):  # type: ignore[misc]  # diskcache ships no types
         length, expected = _LABEL.unpack(value)
         return StoredBlock(filename, length, expected)
 
-    def read_into(self, digest: bytes, block: StoredBlock, buffer: memoryview) -> bool:
+    def read_into(
+        self, digest: bytes, block: StoredBlock, buffer: memoryview, *, wait: bool = True
+    ) -> bool:
         """Fill `buffer` with the block; True when its bytes are those that were stored.
 
         False for a file that is too short or damaged, and for a buffer of another
-        length than the block. Raises OSError when the file cannot be read.
+        length than the block. Raises OSError when the file cannot be read; without `wait`
+        also when its bytes are not in the page cache.
         """
         if len(buffer) != block.length:
             return False
         fd = os.open(f"{self._directory}/{block.filename}", os.O_RDONLY | os.O_CLOEXEC)
         try:
-            received = os.preadv(fd, (buffer,), 0)
+            received = os.preadv(fd, (buffer,), 0, 0 if wait else os.RWF_NOWAIT)
         finally:
             os.close(fd)
         return received == block.length and checksum(digest, buffer) == block.checksum

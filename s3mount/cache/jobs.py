@@ -33,7 +33,7 @@ _LOCK_PATIENCE = 5.0  # seconds that the opening of another daemon is waited for
 class ReadResult(NamedTuple):
     """What came of a batch of reads."""
 
-    hits: list[bool]
+    found: list[StoredBlock | None]  # what each buffer was filled with
     bad: list[str]  # keys whose rows are damaged
     reason: str  # why the last of them is
     failure: BaseException | None  # of the database, if it failed
@@ -42,7 +42,7 @@ class ReadResult(NamedTuple):
 class Report(NamedTuple):
     """What came of a batch of writes."""
 
-    written: int  # bytes
+    written: list[tuple[str, StoredBlock]]  # by key
     dropped: int  # rows
     excess: bool  # the cache is above its limit, or the disk below its free share
     replaced: bool  # the database is no longer in its place
@@ -133,21 +133,21 @@ def read_rows(
 ) -> ReadResult:
     """Fill each buffer with the row of its key, if there is a good one."""
     connections.use(index)
-    hits: list[bool] = []
+    found: list[StoredBlock | None] = []
     bad: list[str] = []
     reason = ""
     failure: BaseException | None = None
     for key, buffer in wants:
-        hit = False
+        block = None
         try:
-            hit = index.read(key, buffer)
+            block = index.read_into(key, buffer)
         except BadRow as error:
             bad.append(key)
             reason = str(error)
         except IndexFailure as error:
             failure = error
-        hits.append(hit)
-    return ReadResult(hits, bad, reason, failure)
+        found.append(block)
+    return ReadResult(found, bad, reason, failure)
 
 
 def write_rows(
@@ -162,9 +162,9 @@ def write_rows(
     Writes nothing while the disk's free share is too small. Raises OSError, IndexFailure.
     """
     if not index.is_in_place():
-        return Report(0, len(rows), excess=False, replaced=True)
+        return Report([], len(rows), excess=False, replaced=True)
     if free_bytes(index.directory, free_share) < 0:
-        return Report(0, len(rows), excess=True, replaced=False)
+        return Report([], len(rows), excess=True, replaced=False)
     blocks: list[tuple[str, StoredBlock]] = []
     try:
         for key, data in rows:
@@ -177,7 +177,7 @@ def write_rows(
     if blocks:
         index.insert(blocks)
     excess = index.volume() > volume_limit
-    return Report(sum(block.length for _, block in blocks), 0, excess=excess, replaced=False)
+    return Report(blocks, 0, excess=excess, replaced=False)
 
 
 def discard(index: RowIndex, keys: Sequence[str]) -> bool:

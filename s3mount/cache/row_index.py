@@ -100,8 +100,8 @@ class RowIndex(Cache):  # type: ignore[misc]  # diskcache ships no types
         except OSError:
             return False
 
-    def read(self, key: str, buffer: memoryview) -> bool:  # type: ignore[override,unused-ignore]
-        """Fill `buffer` with the verified block of `key`; False when there is none.
+    def read_into(self, key: str, buffer: memoryview) -> StoredBlock | None:
+        """Fill `buffer` with the verified block of `key`; None when there is none.
 
         Raises:
             BadRow: there is one, but it is damaged and should be discarded.
@@ -109,14 +109,14 @@ class RowIndex(Cache):  # type: ignore[misc]  # diskcache ships no types
         """
         block: StoredBlock | None = self.get(key, read=True)
         if block is None or block.length != len(buffer):
-            return False
+            return None
         try:
             good = self.disk.read_into(key_digest(key), block, buffer)
         except OSError as error:
             raise BadRow(f"its file cannot be read: {error.strerror}") from error
         if not good:
             raise BadRow("its file does not have its checksum")
-        return True
+        return block
 
     def holds(self, key: str) -> bool:
         """Whether there is a row for `key`, without a look at its file."""

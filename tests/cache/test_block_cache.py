@@ -15,7 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from s3mount.cache.block_cache import BlockCache
-from s3mount.cache.block_disk import key_digest
+from s3mount.cache.block_disk import BlockDisk, key_digest
+from s3mount.cache.recent_rows import RecentRows
 from s3mount.metrics import Metrics
 from tests.cache.rows import (
     KIB,
@@ -148,6 +149,9 @@ async def test_the_columns_of_another_row_do_not_pass(tmp_path: Path) -> None:
         key_digest(two),
         key_digest(one),
     )
+    assert await hits(cache, [one]) == [True]  # its right place is still known
+    await cache.aclose()
+    cache = await open_cache(tmp_path)
     assert await hits(cache, [one]) == [False]
     await cache.aclose()
 
@@ -178,6 +182,8 @@ async def test_a_poisoned_row_is_never_unpickled(tmp_path: Path) -> None:
     query(directory, "UPDATE Cache SET raw = 0, key = ? WHERE key = ?", poison, key_digest(keys[2]))
     for path in value_files(directory):
         path.write_bytes(poison)
+    await cache.aclose()
+    cache = await open_cache(directory)
     assert await hits(cache, keys) == [False, False, False]
     await cache.flush()
     assert query(directory, "SELECT raw FROM Cache") == [(0,)]  # no key leads to it
@@ -351,3 +357,37 @@ async def test_hits_and_bytes_are_counted(tmp_path: Path) -> None:
         "cache.hits": 3,
         "cache.misses": 1,
     }
+
+
+async def test_a_row_that_is_known_is_read_without_a_thread(tmp_path: Path) -> None:
+    cache = await open_cache(tmp_path)
+    small, large, absent = row_key("small", 128 * KIB), row_key("large", MIB), row_key("none", 10)
+
+    def now(key: str) -> bool:
+        buffer = bytearray(int(key.rpartition("/")[2]))
+        hit = cache.get_now(key, memoryview(buffer))
+        assert not hit or buffer == row_bytes(key)
+        return hit
+
+    await put_all(cache, [small, large])
+    assert [now(key) for key in (small, large, absent)] == [True, False, False]
+    await cache.aclose()
+    assert not now(small)
+    cache = await open_cache(tmp_path)
+    assert not now(small)  # read by the thread first
+    assert await hits(cache, [small]) == [True]
+    assert now(small)
+    value = next(path for path in value_files(tmp_path) if path.stat().st_size == 128 * KIB)
+    value.unlink()
+    assert not now(small)
+    await cache.aclose()
+
+
+def test_only_so_many_rows_are_known(tmp_path: Path) -> None:
+    recent, disk = RecentRows(), BlockDisk(str(tmp_path))
+    block = disk.write("k", b"x")
+    recent.note(key_digest("k"), block)
+    assert recent.read_into(disk, key_digest("k"), memoryview(bytearray(1)))
+    for n in range(8192):
+        recent.note(n.to_bytes(16, "big"), block)
+    assert not recent.read_into(disk, key_digest("k"), memoryview(bytearray(1)))

@@ -60,10 +60,12 @@ async def test_a_filter_that_is_full_is_made_anew(
     monkeypatch.setattr(upkeep, "_POLL", 0.01)
     cache = await open_cache(tmp_path)
     await until(lambda: cache.surely_absent("nobody"))
-    assert cache._keys.capacity == 10
+    assert cache._opened is not None
+    known = cache._opened.keys
+    assert known.capacity == 10
     keys = [row_key(n, 10) for n in range(30)]
     await put_all(cache, keys)
-    await until(lambda: cache._keys.capacity == 60)
+    await until(lambda: known.capacity == 60)
     assert not any(cache.surely_absent(key) for key in keys)
     await cache.aclose()
 

@@ -1,0 +1,41 @@
+"""A database in use, and what is known of its rows for as long as it is the one in use.
+
+Lives on the trio thread; its background work has a thread of its own.
+"""
+
+from __future__ import annotations
+
+import outcome
+import trio
+
+from s3mount.cache.jobs import Connections
+from s3mount.cache.key_filter import KnownKeys
+from s3mount.cache.recent_rows import RecentRows
+from s3mount.cache.row_index import RowIndex
+from s3mount.cache.threads import Threads
+from s3mount.cache.upkeep import Upkeep
+
+
+class Opened:
+    """What is known ends with the database: another one may hold other rows."""
+
+    def __init__(self, index: RowIndex, connections: Connections, background: Threads) -> None:
+        self.index = index
+        self.keys = KnownKeys()
+        self.recent = RecentRows()
+        soon = trio.lowlevel.current_trio_token().run_sync_soon
+        self._upkeep = Upkeep(
+            connections,
+            index,
+            learned=lambda keys: soon(self.keys.learn, keys),
+            added=lambda digests: soon(self.keys.add, digests),
+        )
+        background.submit(self._upkeep.run, _ended)
+
+    def leave(self) -> None:
+        """End the background work: the database is of no more use."""
+        self._upkeep.stop.set()
+
+
+def _ended(_: outcome.Outcome[None]) -> None:
+    """Without the background work the cache is a bit slower, and no less right."""
