@@ -56,7 +56,7 @@ def prepare(directory: Path) -> str:
         return f"the cache directory {directory} cannot be made private: {error.strerror}"
     if os.statvfs(directory).f_flag & os.ST_RDONLY:
         return f"the cache directory {directory} is on a filesystem that is mounted read-only"
-    if not os.access(directory, os.W_OK | os.X_OK):
+    if not os.access(directory, os.W_OK | os.X_OK, effective_ids=True):
         raise UsageError(f"the cache directory {directory} may not be written", _CURE)
     return ""
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import shutil
 import sqlite3
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +17,7 @@ import pytest
 import trio.testing
 
 from s3mount.cache.block_cache import BlockCache
+from s3mount.cache.directory import prepare
 from s3mount.errors import UsageError
 from tests.cache.rows import (
     KIB,
@@ -251,3 +254,51 @@ async def test_a_directory_that_cannot_be_used_is_told_at_once(tmp_path: Path) -
         with pytest.raises(UsageError, match=message):
             await open_cache(directory)
     assert home.stat().st_mode & 0o777 != 0o700
+
+
+@contextmanager
+def unprivileged() -> Iterator[None]:
+    os.seteuid(12345)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+def test_permissions_that_lack_are_told_at_once(tmp_path: Path) -> None:
+    place = tmp_path.parent / f"{tmp_path.name}-open"  # pytest's own directories are private
+    with contextlib.ExitStack() as stack:
+        root = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        root.chmod(0o755)
+        for name, mode in (("unwritable", 0o500), ("unreadable", 0o000)):
+            (root / name).mkdir(mode)
+            os.chown(root / name, 12345, 12345)
+        stack.enter_context(unprivileged())
+        for directory, message in [
+            (place, "cannot be made: Permission denied"),
+            (root / "unmakable", "cannot be made: Permission denied"),
+            (root / "unwritable", "may not be written; give --cache-dir a directory that this"),
+            (root / "unreadable", "cannot be used: Permission denied"),
+        ]:
+            with pytest.raises(UsageError, match=message):
+                prepare(directory)
+
+
+async def test_a_database_that_is_damaged_while_in_use_is_made_anew(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    cache = await open_cache(tmp_path)
+    await put_all(cache, KEYS)
+    query(tmp_path, "PRAGMA wal_checkpoint(TRUNCATE)")
+    scribble(tmp_path / "cache.db", 4096)
+    new = [row_key(n, 100) for n in range(100, 110)]
+    for key in new:
+        cache.put(key, memoryview(row_bytes(key)), lambda: None)
+    await cache.flush()
+    await hits(cache, KEYS)
+    await reopened(cache)
+    await put_all(cache, KEYS)
+    assert all(await hits(cache, KEYS))
+    await cache.aclose()
+    assert_sizes_agree(tmp_path)
+    assert any("damaged" in message for message in warnings(caplog))
