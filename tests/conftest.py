@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import tempfile
 from collections.abc import Iterator, Mapping
 from itertools import count
 from pathlib import Path
@@ -10,8 +11,11 @@ from urllib.parse import quote, urlsplit
 
 import pytest
 
-from tests.mounting import Mounts
-from tests.servers import Server, moto_server
+# Their assertions shall say what differs, as those of the tests themselves do.
+pytest.register_assert_rewrite("tests.mounting", "tests.mount.tools")
+
+from tests.mounting import Mounts  # noqa: E402  behind the line above, or it has no effect
+from tests.servers import Server, moto_server  # noqa: E402
 
 _numbers = count(1)
 
@@ -104,3 +108,13 @@ def module_mount(
     """As `mount`, for fixtures that a module's tests share."""
     with Mounts(tmp_path_factory.mktemp("mounts"), module_server) as mounts:
         yield mounts
+
+
+@pytest.fixture
+def open_path() -> Iterator[Path]:
+    """An empty directory that any user can reach, as `tmp_path` is its owner's alone."""
+    with tempfile.TemporaryDirectory() as directory:
+        Path(directory).chmod(0o755)
+        path = Path(directory, "mnt")
+        path.mkdir()
+        yield path
