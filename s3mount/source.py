@@ -53,7 +53,7 @@ def parse_source(text: str) -> Source:
     bare = text[5:] if text[:5].lower() == "s3://" else text
     if bare.startswith("arn:"):
         bucket, prefix = _split_arn(bare, text)
-    elif "://" in bare:
+    elif re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", bare):
         raise UsageError(
             f"{text!r} is a URL, not a bucket", f"{_CURE}; a service goes into --endpoint-url"
         )
