@@ -71,9 +71,8 @@ class Inodes:
 
     def remember(self, node: Node) -> None:
         """The kernel was given the node once more."""
-        if self._nodes.get(node.ino) is None:
-            self._nodes[node.ino] = node
-        node.nlookup += 1
+        # An entry may be made twice before the kernel takes it: the table's node counts.
+        self._nodes.setdefault(node.ino, node).nlookup += 1
 
     def forget(self, ino: int, nlookup: int) -> None:
         """The kernel gives `nlookup` of its references back."""
