@@ -104,8 +104,10 @@ class Tree:
         """
         directory = parent.directory
         assert directory is not None
-        learned = directory.known.since(shown_at(name))
-        sighting = directory.sighting(name, not_before if learned is None else learned)
+        # Two requests may have told of "name" and of "name/": the answer is as old as the older.
+        times = (directory.known.since(shown_at(name)), directory.known.since(name))
+        learned = min((time for time in times if time is not None), default=not_before)
+        sighting = directory.sighting(name, learned)
         if sighting.is_absent:
             return None
         return self._found(parent, name, sighting, trio.current_time())
@@ -177,11 +179,12 @@ class Tree:
         if _is_since(directory, name, not_before):
             await self._probe(directory, name, not_before)
         elif directory.dark_lookups and not _is_since(directory, START, not_before):
-            directory.dark_lookups = 0
             await self.learn(directory, START, not_before=not_before)
+            directory.dark_lookups = 0
         else:
-            directory.dark_lookups += 1
+            # Counted when it has landed: many who ask for one name at once join one flight.
             await self.learn(directory, after(just_before(name)), not_before=not_before)
+            directory.dark_lookups += 1
 
     async def _probe(self, directory: Directory, name: str, not_before: float) -> None:
         """Ask whether anything lies below "name/": a thousand "name.x" may stand between."""
@@ -190,14 +193,14 @@ class Tree:
 
     async def _list(self, directory: Directory, lo: str) -> Chapter:
         sent = trio.current_time()
-        token = directory.tokens.get(lo)
+        # Taken away at once: should the endpoint refuse it, the next try goes on from the key.
+        token = directory.tokens.pop(lo, None)
         page = await self._bucket.list_page(
             directory.prefix,
             delimiter=DELIMITER,
             start_after="" if token else self._start_after(directory, lo),
             token=token,
         )
-        directory.tokens.pop(lo, None)
         chapter = delimited(page, directory.prefix, lo)
         if page.next_token is not None:
             directory.tokens[chapter.hi] = page.next_token
