@@ -24,6 +24,7 @@ import trio
 from s3mount.errors import (
     BadHandle,
     IsADirectory,
+    NameTooLong,
     NoSuchFile,
     NotADirectory,
     NotFound,
@@ -31,6 +32,7 @@ from s3mount.errors import (
     VersionChanged,
 )
 from s3mount.namespace.inodes import Node
+from s3mount.namespace.listing import NAME_MAX
 from s3mount.namespace.tree import Found, Listing, Tree
 from s3mount.reading.fetcher import Fetcher
 from s3mount.reading.handle import Handle, Readahead
@@ -110,10 +112,13 @@ class Filesystem:
     async def lookup(self, parent: int, name: str) -> tuple[Attr | None, float]:
         """The entry's attributes and the seconds for which the answer is good.
 
-        None instead of attributes: there is no such name. Raises `NotADirectory`, and any
-        `RequestError`.
+        None instead of attributes: there is no such name. Raises `NotADirectory`,
+        `NameTooLong`, and any `RequestError`.
         """
         node = self._directory_node(parent)
+        # The kernel itself refuses names only from 1,025 bytes on (FUSE_NAME_MAX).
+        if len(name) > NAME_MAX // 4 and len(name.encode()) > NAME_MAX:
+            raise NameTooLong(f"a name of {len(name.encode())} bytes", f"{NAME_MAX} is the limit")
         if name in {".", ".."}:
             found = Found(node if name == "." else node.parent or node, 0.0)
         else:

@@ -35,7 +35,7 @@ from pyfuse3 import (
     StatvfsData,
 )
 
-from s3mount.errors import NotFound, S3MountError
+from s3mount.errors import FileError, NotFound, S3MountError, Stale
 from s3mount.filesystem import BLKSIZE, Attr, Filesystem
 from s3mount.kernel.errnos import EIO, EROFS, errno_of
 
@@ -64,8 +64,10 @@ def _answers(handler: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, Corout
         except FUSEError:
             raise
         except S3MountError as error:
-            if not isinstance(error, NotFound):
-                log.warning("%s: %s", handler.__name__, error)
+            # What a program asks for wrongly is for the program alone.
+            is_the_callers = isinstance(error, NotFound | FileError) and not isinstance(error, Stale)
+            level = logging.DEBUG if is_the_callers else logging.WARNING
+            log.log(level, "%s: %s", handler.__name__, error)
             raise FUSEError(errno_of(error)) from error
         except Exception as error:
             log.exception("%s failed: this is a bug, please report it", handler.__name__)
