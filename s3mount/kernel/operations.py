@@ -65,7 +65,9 @@ def _answers(handler: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, Corout
             raise
         except S3MountError as error:
             # What a program asks for wrongly is for the program alone.
-            is_the_callers = isinstance(error, NotFound | FileError) and not isinstance(error, Stale)
+            is_the_callers = isinstance(error, NotFound | FileError) and not isinstance(
+                error, Stale
+            )
             level = logging.DEBUG if is_the_callers else logging.WARNING
             log.log(level, "%s: %s", handler.__name__, error)
             raise FUSEError(errno_of(error)) from error
