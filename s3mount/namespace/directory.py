@@ -98,10 +98,17 @@ class Directory:
         return Sighting(self.files.get(name), False, learned)
 
     def apply(self, chapter: Chapter, time: float) -> list[str]:
-        """Take over what a page tells, as of `time`.
+        """Take over what a page tells, as of `time`, except where newer pages told already.
 
         Returns the names that had an ino and lost it: gone, replaced, or of another kind.
         """
+        lost: list[str] = []
+        for lo, hi in self.known.older(chapter.lo, chapter.hi, time):
+            is_all = lo == chapter.lo and hi == chapter.hi
+            lost += self._apply(chapter if is_all else chapter.between(lo, hi), time)
+        return lost
+
+    def _apply(self, chapter: Chapter, time: float) -> list[str]:
         lost = self._drop_absent(chapter)
         new: list[str] = []
         for name, info in chapter.files.items():

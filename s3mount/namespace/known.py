@@ -89,6 +89,20 @@ class Known:
             i += 1
         return position
 
+    def older(self, lo: str, hi: str, time: float) -> list[tuple[str, str]]:
+        """The stretches of [lo, hi) that are in the dark, or were learned at `time` or before."""
+        stretches = []
+        i = bisect_right(self._his, lo)
+        while i < len(self._los) and self._los[i] < hi:
+            if self._times[i] > time:
+                if lo < self._los[i]:
+                    stretches.append((lo, self._los[i]))
+                lo = self._his[i]
+            i += 1
+        if lo < hi:
+            stretches.append((lo, hi))
+        return stretches
+
     def oldest(self) -> float | None:
         """When the longest-known interval was learned; None when nothing is known."""
         return min(self._times, default=None)

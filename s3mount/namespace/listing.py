@@ -45,6 +45,17 @@ class Chapter:
     marker: ObjectInfo | None = None  # the object whose key is the prefix itself
     hidden: int = 0  # keys that no path can show
 
+    def between(self, lo: str, hi: str) -> Chapter:
+        """What it tells of [lo, hi), which lies within its own interval."""
+        return Chapter(
+            self.prefix,
+            lo,
+            hi,
+            {name: info for name, info in self.files.items() if lo <= name < hi},
+            {name: None for name in self.directories if lo <= name + DELIMITER < hi},
+            self.marker if lo == START else None,
+        )
+
 
 def delimited(page: ListPage, prefix: str, lo: str) -> Chapter:
     """The chapter of a page that was listed with the delimiter "/".
