@@ -69,6 +69,18 @@ def test_reach_ends_at_the_first_point_that_is_dark_or_old(
     assert known.reach(position, not_before) == first_bad
 
 
+@given(acts=acts, lo=positions, hi=positions, time=times)
+def test_what_is_older_is_all_but_what_is_newer(
+    acts: list[Act], lo: str, hi: str, time: float
+) -> None:
+    known, model = replay(acts)
+    stretches = known.older(lo, hi, time)
+    within = {point for point in POINTS for lo_, hi_ in stretches if lo_ <= point < hi_}
+    assert within == {p for p in POINTS if lo <= p < hi and model.get(p, 0.0) <= time}
+    assert all(first < stop for first, stop in stretches)
+    assert all(stop < first for (_, stop), (first, _) in pairwise(stretches))
+
+
 @given(acts=acts)
 def test_the_oldest_is_the_least_of_all_times(acts: list[Act]) -> None:
     known, _ = replay(acts)
