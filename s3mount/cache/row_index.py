@@ -21,6 +21,7 @@ Knows no trio.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
@@ -45,6 +46,7 @@ DATABASE = "cache.db"  # diskcache.core.DBNAME
 
 # Seconds that a statement waits for another daemon's transaction. Ours take milliseconds.
 _BUSY_TIMEOUT = 0.5
+_OPEN_TIMEOUT = 5.0  # the same while it opens, when another may be recovering it
 
 _SETTINGS = {
     "statistics": 0,
@@ -80,14 +82,23 @@ class RowIndex(Cache):  # type: ignore[misc]  # diskcache ships no types
         Raises:
             OSError, IndexFailure: it cannot be opened; see `is_damaged`.
         """
-        super().__init__(
-            str(directory),
-            timeout=_BUSY_TIMEOUT,
-            disk=BlockDisk,
-            size_limit=size_limit,
-            **_SETTINGS,
-        )
-        self._sql("CREATE INDEX IF NOT EXISTS Cache_access_time ON Cache (access_time)")
+        # diskcache opens, closes and opens again. Closing a database's last connection is a
+        # checkpoint with its fsyncs: up to 100 ms on a busy disk. This one is there until the end.
+        path = directory / DATABASE
+        with contextlib.closing(sqlite3.connect(path, timeout=_OPEN_TIMEOUT)) as other:
+            other.execute("SELECT COUNT(*) FROM sqlite_master").fetchall()
+            try:
+                super().__init__(
+                    str(directory),
+                    timeout=_BUSY_TIMEOUT,
+                    disk=BlockDisk,
+                    size_limit=size_limit,
+                    **_SETTINGS,
+                )
+                self._sql("CREATE INDEX IF NOT EXISTS Cache_access_time ON Cache (access_time)")
+            except BaseException:
+                self.close()
+                raise
         self._inode = os.stat(self._path()).st_ino
 
     def _path(self) -> str:
