@@ -22,6 +22,7 @@ from s3mount.config import MIB, Config
 from s3mount.errors import S3MountError
 from s3mount.filesystem import Filesystem, Look
 from s3mount.kernel import mountpoint
+from s3mount.kernel.mountpoint import Mounted
 from s3mount.kernel.operations import Operations
 from s3mount.kernel.session import Session
 from s3mount.kernel.tuning import tune
@@ -29,19 +30,15 @@ from s3mount.metrics import Metrics
 from s3mount.namespace.tree import Tree
 from s3mount.reading.blocks import SECTOR_SIZE, Geometry
 from s3mount.reading.fetcher import Fetcher
-from s3mount.reading.handle import Readahead
 from s3mount.reading.memory import Memory
+from s3mount.reading.readahead import Readahead
 from s3mount.s3.bucket import Bucket
 from s3mount.s3.connect import connect
 
 log = logging.getLogger(__name__)
 
-# Bytes of one ranged GET of a stream: long enough that its latency is a small part of it.
-LONGEST_RUN = 4 * MIB
 # The least that buffers get, however low --memory-limit: a block or two for a few readers.
 LEAST_BUFFERS = 8 * MIB
-# Of the buffers, what may be read ahead; the rest serves those who wait.
-READAHEAD_SHARE = 0.75
 
 
 def serve(config: Config, ready: Callable[[], None]) -> None:
@@ -93,9 +90,8 @@ async def _serve(config: Config, ready: Callable[[], None]) -> None:
             Operations(filesystem), source=config.source, options=_mount_options(config)
         )
         stack.callback(session.close)
-        tune(mounted)
         nursery.start_soon(_end_on_signal, session, config.foreground)
-        nursery.start_soon(_tell_when_ready, config, ready)
+        nursery.start_soon(_tell_when_ready, config, mounted, ready)
         await session.serve()
         log.info("unmounted %s; %s", config.mountpoint, metrics.snapshot())
 
@@ -116,9 +112,10 @@ def _filesystem(
         geometry=geometry,
         nursery=nursery,
         scope=f"{config.endpoint_url or 'aws'}/{config.bucket}",
-        longest_run=max(LONGEST_RUN, config.block_size),
+        connections=config.max_connections,
     )
-    return Filesystem(tree, fetcher, Readahead(int(memory.limit * READAHEAD_SHARE)), _look(config))
+    readahead = Readahead(memory.limit, config.block_size)
+    return Filesystem(tree, fetcher, readahead, _look(config))
 
 
 def _look(config: Config) -> Look:
@@ -147,10 +144,12 @@ def _buffer_budget(memory_limit: int) -> int:
     return max(LEAST_BUFFERS, memory_limit - pages * resource.getpagesize())
 
 
-async def _tell_when_ready(config: Config, ready: Callable[[], None]) -> None:
+async def _tell_when_ready(config: Config, mounted: Mounted, ready: Callable[[], None]) -> None:
     """Call `ready` once the mount has answered a real stat(2)."""
     # In a thread: this process itself answers it.
     await trio.to_thread.run_sync(os.stat, config.mountpoint)
+    # Not before: the kernel sets what is tuned to its defaults as it takes the answer to INIT.
+    tune(mounted)
     log.info("mounted %s at %s", config.source, config.mountpoint)
     ready()
 

@@ -35,7 +35,8 @@ from s3mount.namespace.inodes import Node
 from s3mount.namespace.listing import NAME_MAX
 from s3mount.namespace.tree import Found, Listing, Tree
 from s3mount.reading.fetcher import Fetcher
-from s3mount.reading.handle import Handle, Readahead
+from s3mount.reading.handle import Handle
+from s3mount.reading.readahead import Readahead
 
 # st_blksize: tools size their buffers by it. 128 KiB is what cp and cat use at least; Python
 # allocates a buffer of this size for every open(), so 1 MiB would slow thousands of small files.

@@ -14,19 +14,22 @@ import hashlib
 import trio
 
 from s3mount.model import ObjectInfo
+from s3mount.reading.run import Run
 
 
 class Content:
     """The bytes of one version of one object, as far as they are in memory."""
 
     # __weakref__: the fetcher finds contents for as long as a handle or a block keeps them
-    __slots__ = ("__weakref__", "blocks", "info", "version", "version_id")
+    __slots__ = ("__weakref__", "blocks", "info", "readers", "runs", "version", "version_id")
 
     def __init__(self, info: ObjectInfo, scope: str) -> None:
         self.info = info
         self.version_id = info.version_id
         self.version = version_of(info, scope)
         self.blocks: dict[int, Block] = {}
+        self.runs: set[Run] = set()  # those that are not over
+        self.readers = 0  # handles that have it open
 
 
 def version_of(info: ObjectInfo, scope: str) -> str:
@@ -42,8 +45,8 @@ def version_of(info: ObjectInfo, scope: str) -> str:
 class Block:
     """The buffer of one block, and which of its sectors are here."""
 
-    __slots__ = ("_lot", "buffer", "content", "failure", "flying", "have", "index", "pins",
-                 "waiters")  # fmt: skip
+    __slots__ = ("_lot", "born", "buffer", "content", "failure", "flying", "have", "index",
+                 "pins", "waiters")  # fmt: skip
 
     def __init__(self, content: Content, index: int, buffer: memoryview) -> None:
         self.content = content
@@ -53,6 +56,7 @@ class Block:
         self.flying = 0
         self.pins = 0  # held by the cache writer
         self.waiters = 0
+        self.born = trio.current_time()
         self.failure: Exception | None = None  # of the last flight that did not land
         self._lot: trio.lowlevel.ParkingLot | None = None
 

@@ -2,7 +2,8 @@
 
 Each missing sector is fetched once, whoever wants it (single flight): a sector is
 absent, flying or here, and only an absent one takes off. Adjacent absent sectors become
-one run, which is one ranged GET; each block of it wakes its readers as it completes.
+one run, which is one ranged GET; each block of it wakes its readers as it completes. The
+runs that a reader waits for go before those that are read ahead.
 
 The flights belong to the daemon's nursery: a reader that goes away leaves them alone,
 and a failure reaches all who wait.
@@ -10,13 +11,15 @@ and a failure reaches all who wait.
 INVARIANTS
 - Bytes become visible (`Block.land`) only when the GET that brought them was pinned to
   the content's ETag, or the cache verified them.
-- Every sector that takes off lands, crashes or turns back, whatever happens.
+- Every sector that takes off lands, crashes or turns back, whatever happens; and until
+  then it belongs to one run of its content.
 
 Must not know: handles, inodes, errno, what a window is.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from typing import Protocol
 from weakref import WeakValueDictionary
@@ -27,8 +30,13 @@ from s3mount.errors import BadReply, Unreachable, VersionChanged
 from s3mount.model import ObjectInfo, RangeReply
 from s3mount.reading.block import Block, Content
 from s3mount.reading.blocks import Geometry, Part, Piece
+from s3mount.reading.gate import Gate
 from s3mount.reading.memory import Memory
+from s3mount.reading.run import NEARLY_DONE, Run
 from s3mount.s3.bucket import Bucket, OnFilled
+
+# Bytes that one request brings for readers that wait, at most.
+LONGEST_DEMAND = 4 * 1024 * 1024
 
 
 class Cache(Protocol):
@@ -65,7 +73,7 @@ class Fetcher:
         geometry: Geometry,
         nursery: trio.Nursery,
         scope: str,
-        longest_run: int,
+        connections: int,
     ) -> None:
         self._bucket = bucket
         self._cache = cache
@@ -73,7 +81,7 @@ class Fetcher:
         self.geometry = geometry
         self._nursery = nursery
         self._scope = scope
-        self._longest_run = longest_run
+        self._gate = Gate(connections)
         self._contents: WeakValueDictionary[tuple[str, str, int], Content] = WeakValueDictionary()
         self._scratch = memoryview(bytearray())
 
@@ -85,26 +93,63 @@ class Fetcher:
             content = self._contents[key] = Content(info, self._scope)
         return content
 
-    def request(self, content: Content, start: int, stop: int, *, urgent: bool) -> int:
-        """Have the bytes [start, stop) brought, without waiting.
+    def request(
+        self,
+        content: Content,
+        start: int,
+        stop: int,
+        *,
+        urgent: bool,
+        longest: int = LONGEST_DEMAND,
+    ) -> int:
+        """Have the bytes [start, stop) brought, in runs of `longest` bytes, without waiting.
 
         Returns the offset up to which they are here or on their way: less than `stop`
-        when memory is full.
+        when memory is full. What is not `urgent` takes no memory from what was fetched
+        ahead before, by whomever, and is asked for in whole runs.
         """
+        pieces = self.geometry.pieces(start, stop)
+        affordable = len(pieces) if urgent else self._affordable(content, pieces, longest)
         due: list[Piece] = []
         reached = stop
-        for index, mask in self.geometry.pieces(start, stop):
-            block = content.blocks.get(index) or self._new_block(content, index, urgent=urgent)
+        for i, (index, mask) in enumerate(pieces):
+            block = content.blocks.get(index)
             if block is None:
-                reached = max(start, index * self.geometry.block_size)
-                break
+                if i < affordable:
+                    block = self._new_block(content, index, urgent=urgent)
+                if block is None:
+                    reached = max(start, index * self.geometry.block_size)
+                    break
             missing = mask & ~block.have & ~block.flying
             if missing:
                 block.take_off(missing)
                 due.append(Piece(index, missing))
-        if due:
-            self._nursery.start_soon(self._bring, content, due)
+            if urgent and self._gate.is_crowded and mask & block.flying & ~missing:
+                self._promote(content, index, mask)
+        for parts in self.geometry.runs(due, longest):
+            self._launch(content, Run(parts, urgent=urgent), ask_cache=True)
         return reached
+
+    def disclaim(self, content: Content, start: int, stop: int) -> None:
+        """Nobody will read [start, stop), which was requested and not urgently.
+
+        What is on its way is ended, unless it is nearly done or somebody waits for it;
+        what is here may go first.
+        """
+        size = self.geometry.block_size
+        blocks = {
+            index: block
+            for index, block in content.blocks.items()
+            if start < (index + 1) * size and index * size < stop and not block.waiters
+        }
+        for run in list(content.runs):
+            if run.urgent or not run.is_within(blocks):
+                continue
+            left = sum(part.stop - part.first for part in run.left) * self.geometry.sector_size
+            if run.admitted is not None or left > NEARLY_DONE:
+                run.drop()
+        for block in blocks.values():
+            self._memory.spend(block)
 
     async def read(self, content: Content, start: int, stop: int, *, goes_on: bool) -> memoryview:
         """The bytes [start, stop), which lie within the object.
@@ -170,80 +215,98 @@ class Fetcher:
         self._memory.keep(block)
         return block
 
+    def _affordable(self, content: Content, pieces: list[Piece], longest: int) -> int:
+        """How many of the pieces there is memory for, in whole runs."""
+        room = self._memory.room
+        for count, (index, _) in enumerate(pieces):
+            room -= index not in content.blocks
+            if room < 0:
+                # A stream that waits for nothing takes what there is.
+                per_run = max(1, longest // self.geometry.block_size) if content.runs else 1
+                return count - count % per_run
+        return len(pieces)
+
+    def _promote(self, content: Content, index: int, mask: int) -> None:
+        for run in content.runs:
+            if not run.urgent and run.brings(index, mask):
+                self._gate.promote(run)
+
     # --- flying -------------------------------------------------------------------
 
-    async def _bring(self, content: Content, due: list[Piece]) -> None:
-        """Bring sectors that took off: what the cache has from there, the rest from S3."""
+    def _launch(self, content: Content, run: Run, *, ask_cache: bool) -> None:
+        content.runs.add(run)
+        self._nursery.start_soon(self._bring, content, run, ask_cache)
+
+    async def _bring(self, content: Content, run: Run, ask_cache: bool) -> None:
+        """Bring what took off: from the cache what it has, the rest from S3."""
+        failure: Exception = Unreachable("the mount is ending")
         try:
-            if self._cache is not None:
-                due = await self._from_cache(self._cache, content, due)
-            runs = self.geometry.runs(due, self._longest_run)
-            for run in runs[1:]:
-                self._nursery.start_soon(self._fly, content, run)
-        except BaseException:
-            for index, mask in due:
-                self._crash(content, index, mask, Unreachable("the mount is ending"))
-            raise
-        if runs:
-            await self._fly(content, runs[0])
+            with run.scope:
+                if ask_cache and self._cache is not None:
+                    await self._from_cache(self._cache, content, run)
+                if run.left:
+                    failure = await self._from_s3(content, run)
+        except Exception as error:  # noqa: BLE001  whatever it is, those who wait get it
+            failure = error
+        finally:
+            content.runs.discard(run)
+            for part in run.left:
+                self._come_down(content, part, None if run.is_dropped else failure)
 
-    async def _from_cache(self, cache: Cache, content: Content, due: list[Piece]) -> list[Piece]:
-        """Land what the cache has; returns what it has not."""
+    async def _from_cache(self, cache: Cache, content: Content, run: Run) -> None:
+        """Land what the cache has. The run keeps the first row of the rest, new runs the others."""
         wants: list[tuple[str, memoryview]] = []
-        parts: list[Part] = []
-        for part in self._rows(content, due):
-            key = self._row_key(content, part)
-            if not cache.surely_absent(key):
-                first, stop = self.geometry.span(part, content.info.size)
-                wants.append((key, content.blocks[part.block].buffer[first:stop]))
-                parts.append(part)
-        if not wants:
-            return due
-        left = dict(due)
-        for part, hit in zip(parts, await cache.get(wants), strict=True):
-            if hit:
-                left[part.block] &= ~part.mask
-                content.blocks[part.block].land(part.mask)
-        self._memory.notify()
-        return [Piece(index, mask) for index, mask in left.items() if mask]
-
-    def _rows(self, content: Content, pieces: list[Piece]) -> list[Part]:
-        """The rows in which pieces may lie in the cache: whole blocks, or single sectors."""
         rows: list[Part] = []
-        for index, mask in pieces:
-            full = self.geometry.full_mask(index, content.info.size)
-            if mask == full:
-                rows.append(Part(index, 0, full.bit_length()))
+        for row in self._rows(content, run.parts):
+            key = self._row_key(content, row)
+            if not cache.surely_absent(key):
+                first, stop = self.geometry.span(row, content.info.size)
+                wants.append((key, content.blocks[row.block].buffer[first:stop]))
+                rows.append(row)
+        if not wants:
+            return
+        left = {part.block: part.mask for part in run.parts}
+        for row, hit in zip(rows, await cache.get(wants), strict=True):
+            if hit:
+                left[row.block] &= ~row.mask
+                content.blocks[row.block].land(row.mask)
+        self._memory.notify()
+        rest = self.geometry.runs([Piece(*item) for item in left.items()], sys.maxsize)
+        run.parts = rest[0] if rest else []
+        for parts in rest[1:]:
+            self._launch(content, Run(parts, urgent=run.urgent), ask_cache=False)
+
+    async def _from_s3(self, content: Content, run: Run) -> Exception:
+        """One ranged GET for the run; returns what to tell those who wait for what did not come."""
+        parts = run.left
+
+        def on_filled(i: int) -> None:
+            run.landed = i + 1
+            self._land(content, parts[i])
+
+        await self._gate.enter(run)
+        try:
+            reply = await self._get(content, parts, on_filled)
+        finally:
+            self._gate.leave()
+        return BadReply(
+            f"{content.info.key!r}: {reply.received} bytes came of a range that has more"
+        )
+
+    def _rows(self, content: Content, parts: list[Part]) -> list[Part]:
+        """The rows in which parts may lie in the cache: whole blocks, or single sectors."""
+        rows: list[Part] = []
+        for part in parts:
+            if part.mask == self.geometry.full_mask(part.block, content.info.size):
+                rows.append(part)
             else:
-                bits = range(mask.bit_length())
-                rows.extend(Part(index, bit, bit + 1) for bit in bits if mask >> bit & 1)
+                rows.extend(Part(part.block, bit, bit + 1) for bit in range(part.first, part.stop))
         return rows
 
     def _row_key(self, content: Content, part: Part) -> str:
         first, stop = self.geometry.span(part, content.info.size)
         offset = part.block * self.geometry.block_size + first
         return f"{content.version}/{offset}+{stop - first}"
-
-    async def _fly(self, content: Content, run: list[Part]) -> None:
-        """One ranged GET for a run."""
-        landed = 0
-
-        def on_filled(i: int) -> None:
-            nonlocal landed
-            landed = i + 1
-            self._land(content, run[i])
-
-        failure: Exception = Unreachable("the mount is ending")
-        try:
-            reply = await self._get(content, run, on_filled)
-            failure = BadReply(
-                f"{content.info.key!r}: {reply.received} bytes came of a range that has more"
-            )
-        except Exception as error:  # noqa: BLE001  whatever it is, those who wait get it
-            failure = error
-        finally:
-            for part in run[landed:]:
-                self._crash(content, part.block, part.mask, failure)
 
     async def _get(self, content: Content, run: list[Part], on_filled: OnFilled) -> RangeReply:
         """The GET, pinned to the content's version; by its VersionId once it was replaced."""
@@ -278,9 +341,13 @@ class Fetcher:
             self._store(self._cache, block, part)
         self._memory.notify()
 
-    def _crash(self, content: Content, index: int, mask: int, failure: Exception) -> None:
-        block = content.blocks[index]
-        block.crash(mask, failure)
+    def _come_down(self, content: Content, part: Part, failure: Exception | None) -> None:
+        """A part did not land: for a reason, or because nobody wants it (None)."""
+        block = content.blocks[part.block]
+        if failure is None:
+            block.turn_back(part.mask)
+        else:
+            block.crash(part.mask, failure)
         if not block.have and not block.flying:
             self._memory.drop(block)
         self._memory.notify()
@@ -290,8 +357,9 @@ class Fetcher:
     def _store(self, cache: Cache, block: Block, part: Part) -> None:
         """Hand what landed to the cache: the whole block, or each new sector by itself."""
         full = self.geometry.full_mask(block.index, block.content.info.size)
-        rows = [Piece(block.index, full if block.have == full else part.mask)]
-        for row in self._rows(block.content, rows):
+        if block.have == full:
+            part = Part(block.index, 0, full.bit_length())
+        for row in self._rows(block.content, [part]):
             first, stop = self.geometry.span(row, block.content.info.size)
             block.pins += 1
             key = self._row_key(block.content, row)

@@ -9,28 +9,8 @@ from __future__ import annotations
 
 from s3mount.model import ObjectInfo
 from s3mount.reading.fetcher import Fetcher
-from s3mount.reading.window import Window
-
-
-class Readahead:
-    """The share of memory that reading ahead may use, divided among those who do."""
-
-    def __init__(self, budget: int) -> None:
-        self._budget = budget  # bytes
-        self._streaming = 0
-
-    def join(self) -> None:
-        """One more handle reads ahead."""
-        self._streaming += 1
-
-    def leave(self) -> None:
-        """One handle fewer reads ahead."""
-        self._streaming -= 1
-
-    @property
-    def limit(self) -> int:
-        """Bytes that one handle may have ahead of its position."""
-        return self._budget // max(1, self._streaming)
+from s3mount.reading.readahead import Readahead
+from s3mount.reading.window import Plan, Window
 
 
 class Handle:
@@ -40,7 +20,7 @@ class Handle:
         self._fetcher = fetcher
         self._readahead = readahead
         self._is_streaming = False
-        self.switch(info)
+        self._open(info)
 
     @property
     def info(self) -> ObjectInfo:
@@ -49,33 +29,68 @@ class Handle:
 
     def switch(self, info: ObjectInfo) -> None:
         """Read this version from now on."""
-        self._content = self._fetcher.content(info)
-        self._window = Window(self._fetcher.geometry.block_size)
+        self._leave_content()
+        self._open(info)
 
     async def read(self, offset: int, size: int) -> memoryview:
         """The bytes from `offset` on, `size` or as many as the object has.
 
         The buffer is good until the caller next awaits. Raises any `RequestError`.
         """
-        end = self.info.size
+        content = self._content
+        end = content.info.size
         if offset >= end:
             return memoryview(b"")
-        plan = self._window.read(offset, size, end, self._readahead.limit)
+        plan = self._window.read(offset, size, end, self._readahead.limits)
         start, stop = plan.demand
-        self._fetcher.request(self._content, start, stop, urgent=True)
-        begin, until = plan.ahead
-        if plan.stream is not None and until > begin:
-            if not self._is_streaming:
-                self._is_streaming = True
-                self._readahead.join()
-            reached = self._fetcher.request(self._content, begin, until, urgent=False)
-            plan.stream.ahead = reached
-        return await self._fetcher.read(
-            self._content, offset, min(offset + size, end), goes_on=plan.stream is not None
-        )
+        self._fetcher.request(content, start, stop, urgent=True)
+        self._look_ahead(plan)
+        stream = plan.stream
+        if stream is None:
+            return await self._fetcher.read(content, offset, min(offset + size, end), goes_on=False)
+        stream.pending += 1
+        try:
+            return await self._fetcher.read(content, offset, min(offset + size, end), goes_on=True)
+        finally:
+            stream.pending -= 1
 
     def close(self) -> None:
         """The file was closed: nothing more will be read."""
+        self._leave_content()
         if self._is_streaming:
             self._is_streaming = False
             self._readahead.leave()
+
+    def _look_ahead(self, plan: Plan) -> None:
+        """Have fetched what is worth it, as far as memory goes, and dropped what is not."""
+        for start, stop in plan.given_up:
+            self._disclaim(start, stop)
+        if not plan.ahead:
+            return
+        assert plan.stream is not None
+        if not self._is_streaming:
+            self._is_streaming = True
+            self._readahead.join()
+        for start, stop in plan.ahead:
+            reached = self._fetcher.request(
+                self._content, start, stop, urgent=False, longest=plan.run
+            )
+            if reached < stop:
+                plan.stream.fell_short(start, reached)
+                break
+
+    def _open(self, info: ObjectInfo) -> None:
+        geometry = self._fetcher.geometry
+        self._content = self._fetcher.content(info)
+        self._content.readers += 1
+        self._window = Window(geometry.block_size, geometry.sector_size)
+
+    def _leave_content(self) -> None:
+        for start, stop in self._window.wanted:
+            self._disclaim(start, stop)
+        self._content.readers -= 1
+
+    def _disclaim(self, start: int, stop: int) -> None:
+        # Another handle on the same version may be about to read it.
+        if self._content.readers == 1:
+            self._fetcher.disclaim(self._content, start, stop)

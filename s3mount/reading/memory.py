@@ -5,9 +5,10 @@ are reused, never returned to the system: the first touch of fresh memory costs 
 than the copy into it.
 
 Who goes first, when the budget is full:
-1. spent blocks, read to their end: the one spent longest ago;
-2. only for a reader that waits: fresh blocks, fetched ahead and not read yet, the oldest.
-So reading ahead never pushes out what was read ahead.
+1. spent blocks, read to their end or disclaimed: the one spent longest ago;
+2. fresh blocks, fetched ahead and not read yet, the oldest: for a reader that waits, or
+   when nobody came for them within `STALE` seconds.
+So reading ahead does not push out what was read ahead.
 
 INVARIANTS
 - `used` <= `limit`, except that one buffer is always granted.
@@ -22,6 +23,9 @@ from __future__ import annotations
 import trio
 
 from s3mount.reading.block import Block
+
+# Longer than any program looks at one file of a row before it opens the next.
+STALE = 30.0
 
 
 class Memory:
@@ -53,6 +57,12 @@ class Memory:
         self.used += cost
         return memoryview(bytearray(cost))[:length]
 
+    @property
+    def room(self) -> int:
+        """Blocks that could be lent now without taking what was fetched ahead."""
+        unused = (self.limit - self.used) // self.block_size
+        return unused + len(self._free) + sum(block.is_idle for block in self._spent)
+
     async def wait_for_space(self) -> None:
         """Until some block landed, was spent or let go: `lend` may succeed then."""
         await self._wanted.park()
@@ -62,7 +72,7 @@ class Memory:
         self._fresh[block] = None
 
     def spend(self, block: Block) -> None:
-        """The block was read to its end: it may go."""
+        """The block was read to its end, or nobody will read it: it may go."""
         self._fresh.pop(block, None)
         self._spent.pop(block, None)
         self._spent[block] = None
@@ -87,14 +97,16 @@ class Memory:
             self._free.pop()
             self.used -= self.block_size
             return True
-        for queue in (self._spent, self._fresh) if urgent else (self._spent,):
-            victim = next((block for block in queue if block.is_idle), None)
-            if victim is not None:
-                del queue[victim]
-                victim.leave()
-                self._take_back(victim.buffer)
-                return True
-        return False
+        victim = next((block for block in self._spent if block.is_idle), None)
+        if victim is None:
+            victim = next((block for block in self._fresh if block.is_idle), None)
+            if victim is None or not (urgent or victim.born + STALE < trio.current_time()):
+                return False
+        self._fresh.pop(victim, None)
+        self._spent.pop(victim, None)
+        victim.leave()
+        self._take_back(victim.buffer)
+        return True
 
     def _take_back(self, buffer: memoryview) -> None:
         whole = buffer.obj

@@ -1,98 +1,255 @@
 """The readahead state machine: from the reads of one handle to what is worth having.
 
 A handle may carry several interleaved streams (a tar of two members, eight threads on
-one descriptor). Each read is given to the stream whose position it goes on from, or
-starts a new one. A stream's window is what is fetched beyond the read:
+one descriptor). A read is one of these:
 
-    first read at offset 0   the whole first block: most files are read from the start
-    first read elsewhere     nothing: it may be random access
-    each read that goes on   the window grows, times `GROWTH`, up to the limit
+    at offset 0      the whole first block is fetched: most files are read from the start
+    alone            exactly what is asked: it may be random access
+    going on         it begins where an earlier read ended, or ends where one began: a
+                     stream, forward or backward, with a window of bytes fetched beyond it
+    in step          the third at one distance: a strided stream; the next reads of the
+                     same size at the same distance are fetched, and not what lies between
 
-A stream is told to fetch more only when less than half of its window is left, so that
-requests are few and long.
+A window is `GROWTH` times what the stream has read in a row, so a reader who stops early
+costs little, up to the limit that comes in with each read. Its far end moves in whole
+runs, so that requests are few and long; a run is an eighth of the window, so that many
+are under way at once.
 
-Reads arrive a little out of order: the kernel reads ahead with several requests at
-once. So a read "goes on" from a stream when it starts within `SLACK` of the position.
+A stream that the reader turned away from is given up, and the `Plan` says what was fetched
+for it in vain. Turned away means: so many reads have passed without one of its own, and
+none of its own is being waited for. That takes few reads when there was one stream (a
+seek), and many once it was come back to (several readers share the descriptor).
 
-Pure: knows no clock, no requests, no memory; the limit comes in with each read.
+Once a stream is established its reads may arrive out of order (the kernel reads ahead with
+several requests at once): a read within `SLACK` of the position belongs to it. Before
+that, only one at the very byte does: random reads meet by chance within 2 MiB.
+
+Pure: knows no clock, no requests, no memory.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import NamedTuple
 
-GROWTH = 4
+GROWTH = 16
 # Two of the kernel's largest readahead requests (1 MiB each).
 SLACK = 2 * 1024 * 1024
 # Streams remembered per handle; the one that rested longest is replaced.
 MAX_STREAMS = 8
+# Reads that belong to no stream, remembered because one may turn out to have begun one.
+MAX_LONE = 16
+# Reads without one of the stream's own, for each stream there is, after which it is given up:
+# before and after it was come back to from another stream.
+PATIENCE = 3
+PATIENCE_SHARED = 32
+# Reads ahead of a strided stream: each may be a request, so no more than connections.
+MAX_STEPS = 32
+RUNS_PER_WINDOW = 8
+
+Stretch = tuple[int, int]  # bytes [start, stop)
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Stream:
-    """One sequence of reads: where it is, and how far ahead of it was fetched."""
+    """One sequence of reads: where it is, and how far ahead of it was fetched.
 
-    position: int  # the end of the furthest read
-    window: int  # bytes worth having beyond the position
-    ahead: int  # everything before this offset was asked for already
+    `step` is 0 for a forward stream, `BACKWARD` for a backward one, else the distance
+    between the starts of its reads.
+    """
+
+    position: int  # forward: the end of the furthest read; else the start of the last one
+    ahead: int  # what lies between the position and here was asked for already
+    step: int
+    seen: int  # bytes read in a row
     used: int  # the read that touched it last, counted per handle
+    window: int = 0  # bytes worth having beyond the position
+    pending: int = 0  # reads of it that were not answered yet; the handle counts them
+    patience: int = PATIENCE
+
+    @property
+    def wanted(self) -> Stretch:
+        """What was asked for ahead of the position."""
+        return min(self.position, self.ahead), max(self.position, self.ahead)
+
+    def fell_short(self, start: int, reached: int) -> None:
+        """Of what the last plan had ahead, only what comes before `reached` was asked for.
+
+        `reached` lies in the stretch that begins at `start`.
+        """
+        self.ahead = (
+            reached if self.step == 0 else start if self.step == BACKWARD else self.position
+        )
+
+
+BACKWARD = -1  # no strided stream has it: reads one byte apart overlap or adjoin
 
 
 class Plan(NamedTuple):
-    """Byte ranges [start, stop) worth having for one read."""
+    """What to fetch, in stretches of bytes [start, stop), and what to fetch no more."""
 
-    demand: tuple[int, int]  # needed now
-    ahead: tuple[int, int]  # worth having soon; empty when start == stop
-    stream: Stream | None  # the sequence that the read goes on with; None: it may be random
+    demand: Stretch  # needed now
+    ahead: tuple[Stretch, ...]  # worth having soon, the nearest first
+    run: int  # bytes that one request of `ahead` should bring at most
+    given_up: tuple[Stretch, ...]  # asked for earlier, and not wanted any more
+    stream: Stream | None  # what the read goes on with; None: it may be random
+
+
+class Limits(NamedTuple):
+    """Bytes that reading ahead may hold for one handle, and bring in one request."""
+
+    window: int
+    run: int
 
 
 class Window:
     """The streams of one handle."""
 
-    def __init__(self, block_size: int) -> None:
+    def __init__(self, block_size: int, sector_size: int) -> None:
         self._block_size = block_size
+        self._sector_size = sector_size
         self._streams: list[Stream] = []
+        self._lone: deque[Stretch] = deque(maxlen=MAX_LONE)
         self._reads = 0
 
-    def read(self, offset: int, size: int, file_size: int, limit: int) -> Plan:
-        """What to fetch for a read of [offset, offset + size), `limit` bytes ahead at most."""
+    @property
+    def wanted(self) -> list[Stretch]:
+        """What was asked for ahead of all streams."""
+        return [stream.wanted for stream in self._streams]
+
+    def read(self, offset: int, size: int, file_size: int, limits: Limits) -> Plan:
+        """What to fetch for a read of [offset, offset + size)."""
         self._reads += 1
         stop = min(offset + size, file_size)
-        stream = self._stream_of(offset)
+        stream = self._stream_of(offset, stop) or self._new_stream(offset, stop)
         if stream is None:
-            stream = self._start(offset, stop)
-            if offset == 0:
-                first = min(max(stop, self._block_size), file_size)
-                stream.ahead = first
-                return Plan((0, first), (first, first), stream)
-            return Plan((offset, stop), (stop, stop), None)
+            self._lone.append((offset, stop))
+            first = min(max(stop, self._block_size), file_size) if offset == 0 else stop
+            return Plan((offset, first), (), 0, self._give_up(), None)
+        if stream.used and stream.used < max(other.used for other in self._streams):
+            stream.patience = PATIENCE_SHARED
         stream.used = self._reads
-        if stop <= stream.position:
-            return Plan((offset, stop), (stop, stop), stream)
-        stream.position = stop
-        stream.window = min(limit, max(stream.window * GROWTH, self._block_size))
-        return Plan((offset, stop), self._advance(stream, file_size), stream)
+        given_up = self._give_up()
+        if not self._moves(stream, offset, stop):
+            return Plan((offset, stop), (), 0, given_up, stream)
+        stream.seen += stop - offset
+        window = min(limits.window // len(self._streams), stream.seen * GROWTH)
+        stream.window = max(window, 0)
+        run = min(limits.run, stream.window // RUNS_PER_WINDOW)
+        run = max(run - run % self._block_size, self._block_size)
+        if stream.step == 0:
+            ahead = self._forward(stream, file_size, run)
+        elif stream.step == BACKWARD:
+            ahead, run = self._backward(stream), self._block_size
+        else:
+            ahead = self._strided(stream, stop - offset, file_size, limits.window)
+        return Plan((offset, stop), ahead, run, given_up, stream)
 
-    def _advance(self, stream: Stream, file_size: int) -> tuple[int, int]:
-        """The stretch ahead that is due, in whole blocks; empty while enough is under way."""
+    # --- whose read it is ---------------------------------------------------------
+
+    def _stream_of(self, offset: int, stop: int) -> Stream | None:
+        best, nearest = None, SLACK + 1
+        for stream in self._streams:
+            if stream.step == 0:
+                distance = abs(offset - stream.position)
+            elif stream.step == BACKWARD:
+                distance = abs(stop - stream.position)
+            elif offset == stream.position + stream.step:
+                return stream
+            else:
+                continue
+            if distance < nearest:
+                best, nearest = stream, distance
+        return best
+
+    def _new_stream(self, offset: int, stop: int) -> Stream | None:
+        """The stream that this read makes of one or two lone reads before it."""
+        starts = {first for first, _ in self._lone}
+        for lone in reversed(self._lone):
+            first, last = lone
+            distance = offset - first
+            if last == offset:
+                stream = Stream(position=offset, ahead=offset, step=0, seen=last - first, used=0)
+            elif first == stop:
+                stream = Stream(first, first, step=BACKWARD, seen=last - first, used=0)
+            elif abs(distance) > last - first and first - distance in starts:
+                stream = Stream(first, first, step=distance, seen=2 * (last - first), used=0)
+            else:
+                continue
+            self._lone.remove(lone)
+            self._streams.append(stream)
+            return stream
+        return None
+
+    @staticmethod
+    def _moves(stream: Stream, offset: int, stop: int) -> bool:
+        """Take the stream to the end of this read; False when it was there already."""
+        if stream.step == 0:
+            if stop <= stream.position:
+                return False
+            stream.position = stop
+        elif stream.step == BACKWARD:
+            if offset >= stream.position:
+                return False
+            stream.position = offset
+        else:
+            stream.position = offset
+        return True
+
+    def _give_up(self) -> tuple[Stretch, ...]:
+        """Forget the streams that the reader turned away from; what was fetched for them."""
+        rested = [(s, (self._reads - s.used) // len(self._streams)) for s in self._streams]
+        gone = [s for s, reads in rested if reads > s.patience and not s.pending]
+        if not gone and len(self._streams) > MAX_STREAMS:
+            gone = [min(self._streams, key=lambda s: (s.pending > 0, s.used))]
+        for stream in gone:
+            self._streams.remove(stream)
+        return tuple(stream.wanted for stream in gone if stream.ahead != stream.position)
+
+    # --- what it wants next -------------------------------------------------------
+
+    def _forward(self, stream: Stream, file_size: int, run: int) -> tuple[Stretch, ...]:
+        """The next whole runs that fit into the window; of a narrow one, blocks or sectors."""
         begin = max(stream.ahead, stream.position)
-        if begin - stream.position > stream.window // 2:
-            return begin, begin
         end = stream.position + stream.window
-        end = min(file_size, -(-end // self._block_size) * self._block_size)
+        if end >= file_size:
+            end = file_size
+        else:
+            unit = run if stream.window >= 2 * run else self._block_size
+            if stream.window < self._block_size:
+                unit = self._sector_size
+            end -= end % unit
         if end <= begin:
-            return begin, begin
+            return ()
         stream.ahead = end
-        return begin, end
+        return ((begin, end),)
 
-    def _stream_of(self, offset: int) -> Stream | None:
-        near = [s for s in self._streams if abs(offset - s.position) <= SLACK]
-        return min(near, key=lambda s: abs(offset - s.position), default=None)
+    def _backward(self, stream: Stream) -> tuple[Stretch, ...]:
+        """The next whole blocks below: each a request of its own, or the nearest comes last."""
+        size = self._block_size
+        top = min(stream.ahead, stream.position)
+        low = max(0, stream.position - stream.window)
+        unit = size if stream.window >= size else self._sector_size
+        low = -(-low // unit) * unit
+        if low >= top:
+            return ()
+        stream.ahead = low
+        cuts = [top, *range((top - 1) // size * size, low, -size), low]
+        return tuple((lower, upper) for upper, lower in pairwise(cuts) if lower < upper)
 
-    def _start(self, offset: int, stop: int) -> Stream:
-        if len(self._streams) == MAX_STREAMS:
-            self._streams.remove(min(self._streams, key=lambda s: s.used))
-        stream = Stream(position=stop, window=0, ahead=stop, used=self._reads)
-        self._streams.append(stream)
-        return stream
+    def _strided(
+        self, stream: Stream, size: int, file_size: int, limit: int
+    ) -> tuple[Stretch, ...]:
+        """The next reads at this distance, twice as many each time."""
+        step = stream.step
+        doublings = min(stream.seen // size - 2, MAX_STEPS)
+        steps = min(MAX_STEPS, 2 ** max(doublings, 0), limit // self._block_size)
+        done = max((stream.ahead - stream.position) // step, 0)
+        starts = [stream.position + step * i for i in range(done + 1, steps + 1)]
+        starts = [start for start in starts if 0 <= start < file_size]
+        if not starts:
+            return ()
+        stream.ahead = starts[-1]
+        return tuple((start, min(start + size, file_size)) for start in starts)
