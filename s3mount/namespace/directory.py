@@ -11,7 +11,7 @@ known it is decided which of the two is shown, so a listing can be handed out wh
 its pages still arrive, each name once. A directory shadows a file of its name.
 
 INVARIANTS
-- `_order` holds each name of `files` or `directories` once, sorted by name + "/".
+- `order` holds each name of `files` or `directories` once, sorted by name + "/".
 - An ino in `inos` belongs to one version of one file, or to one directory; when a
   name's object changes its ETag or its kind, its ino is dropped, so that the kernel's
   cached pages of two versions never meet in one inode.
@@ -50,20 +50,20 @@ def shown_at(name: str) -> str:
 class Directory:
     """The children of one key prefix, as far as they are known."""
 
-    __slots__ = ("_order", "dark_lookups", "directories", "files", "ino", "inos", "known",
-                 "marker", "prefix", "tokens")  # fmt: skip
+    __slots__ = ("dark_lookups", "directories", "files", "ino", "inos", "known", "marker",
+                 "order", "prefix", "tokens")  # fmt: skip
 
-    def __init__(self, prefix: str) -> None:
+    def __init__(self, prefix: str, grain: float = 0.0) -> None:
         self.prefix = prefix
         self.ino = 0  # once the directory itself was handed out
         self.files: dict[str, ObjectInfo] = {}
         self.directories: dict[str, None] = {}
         self.inos: dict[str, int] = {}
-        self.known = Known()
+        self.known = Known(grain)
         self.marker: ObjectInfo | None = None
         self.tokens: dict[str, str] = {}  # where a page ended -> the token that goes on from there
         self.dark_lookups = 0
-        self._order: list[str] = []
+        self.order: list[str] = []
 
     def find(self, name: str, *, positive: float, negative: float) -> Sighting | None:
         """What is known of `name`, or None when S3 must be asked.
@@ -87,9 +87,9 @@ class Directory:
 
     def shown(self, lo: str, hi: str, limit: int | None = None) -> list[str]:
         """The names whose positions (`shown_at`) lie in [lo, hi), in order, at most `limit`."""
-        i = bisect_left(self._order, lo, key=shown_at)
-        j = len(self._order) if hi == END else bisect_left(self._order, hi, i, key=shown_at)
-        return self._order[i : j if limit is None else min(j, i + limit)]
+        i = bisect_left(self.order, lo, key=shown_at)
+        j = len(self.order) if hi == END else bisect_left(self.order, hi, i, key=shown_at)
+        return self.order[i : j if limit is None else min(j, i + limit)]
 
     def sighting(self, name: str, learned: float) -> Sighting:
         """What is shown under `name` now, without a look at its age."""
@@ -139,7 +139,7 @@ class Directory:
         self.known.forget(shown_at(name), shown_at(name) + "\0")
 
     def __len__(self) -> int:
-        return len(self._order)
+        return len(self.order)
 
     def _drop_absent(self, chapter: Chapter) -> list[str]:
         """Remove what lies in the chapter's interval and is not in the chapter.
@@ -148,9 +148,9 @@ class Directory:
         """
         lo, hi = chapter.lo, chapter.hi
         lost: list[str] = []
-        i = bisect_left(self._order, lo, key=shown_at)
-        j = len(self._order) if hi == END else bisect_left(self._order, hi, i, key=shown_at)
-        within = self._order[i:j]
+        i = bisect_left(self.order, lo, key=shown_at)
+        j = len(self.order) if hi == END else bisect_left(self.order, hi, i, key=shown_at)
+        within = self.order[i:j]
         for name in within:
             if name in self.directories and name not in chapter.directories:
                 del self.directories[name]
@@ -159,12 +159,12 @@ class Directory:
                 self._drop_file(name, lost)
         kept = [name for name in within if name in self.files or name in self.directories]
         if len(kept) < len(within):
-            self._order[i:j] = kept
+            self.order[i:j] = kept
         for name in self._astride(lo, hi):
             if name not in chapter.files:
                 self._drop_file(name, lost)
                 if name not in self.directories:
-                    del self._order[bisect_left(self._order, shown_at(name), key=shown_at)]
+                    del self.order[bisect_left(self.order, shown_at(name), key=shown_at)]
         return lost
 
     def _astride(self, lo: str, hi: str) -> list[str]:
@@ -188,9 +188,9 @@ class Directory:
         if not names:
             return
         names.sort(key=shown_at)
-        i = bisect_left(self._order, shown_at(names[0]), key=shown_at)
-        if i == len(self._order) or shown_at(names[-1]) < shown_at(self._order[i]):
-            self._order[i:i] = names
+        i = bisect_left(self.order, shown_at(names[0]), key=shown_at)
+        if i == len(self.order) or shown_at(names[-1]) < shown_at(self.order[i]):
+            self.order[i:i] = names
             return
         for name in names:
-            insort(self._order, name, key=shown_at)
+            insort(self.order, name, key=shown_at)

@@ -27,11 +27,16 @@ def after(position: str) -> str:
 
 
 class Known:
-    """Disjoint intervals of a string order, each with the time it was learned."""
+    """Disjoint intervals of a string order, each with the time it was learned.
 
-    __slots__ = ("_his", "_los", "_times")
+    Neighbours learned within `grain` seconds of each other become one interval with the
+    older time, so that a listing of a thousand pages leaves a few dozen intervals.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("_grain", "_his", "_los", "_times")
+
+    def __init__(self, grain: float = 0.0) -> None:
+        self._grain = grain
         self._los: list[str] = []
         self._his: list[str] = []
         self._times: list[float] = []
@@ -42,12 +47,12 @@ class Known:
             return
         self.forget(lo, hi)
         i = bisect_left(self._los, lo)
-        if i > 0 and self._his[i - 1] == lo and self._times[i - 1] == time:
+        if i > 0 and self._his[i - 1] == lo and abs(self._times[i - 1] - time) <= self._grain:
             i -= 1
-            lo = self._los[i]
+            lo, time = self._los[i], min(self._times[i], time)
             self._delete(i, i + 1)
-        if i < len(self._los) and self._los[i] == hi and self._times[i] == time:
-            hi = self._his[i]
+        if i < len(self._los) and self._los[i] == hi and abs(self._times[i] - time) <= self._grain:
+            hi, time = self._his[i], min(self._times[i], time)
             self._delete(i, i + 1)
         self._insert(i, lo, hi, time)
 

@@ -17,20 +17,24 @@ Must not know: errno, bytes names, file handles, blocks.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
 import trio
 
-from s3mount.errors import BadReply
+from s3mount.errors import BadReply, RequestError
 from s3mount.flight import Flights
 from s3mount.model import ObjectInfo
+from s3mount.namespace.ahead import DirectoriesAhead
 from s3mount.namespace.directory import Directory, Sighting, shown_at
 from s3mount.namespace.inodes import Inodes, Node
 from s3mount.namespace.known import END, START, after
-from s3mount.namespace.listing import DELIMITER, KEY_MAX, Chapter, delimited, is_showable
+from s3mount.namespace.listing import DELIMITER, KEY_MAX, Chapter, delimited, flat, is_showable
 from s3mount.s3.bucket import Bucket
+
+log = logging.getLogger(__name__)
 
 OnLost = Callable[[int, list[str]], None]
 
@@ -63,9 +67,19 @@ class Tree:
         self._flights: Flights[Chapter] = Flights(nursery)
         self._metadata_ttl = metadata_ttl
         self._negative_ttl = negative_ttl
+        # Ages may be off by this much: little beside the TTL that they are compared with.
+        self._grain = min(1.0, metadata_ttl / 10, negative_ttl / 10)
         self._directories: dict[str, Directory] = {}
         self.inodes = Inodes(self._directory(prefix))
         self._directory(prefix).ino = self.inodes.root.ino
+        self.ahead = DirectoriesAhead(
+            self._directories,
+            top=prefix,
+            nursery=nursery,
+            oldest=lambda: trio.current_time() - metadata_ttl,
+            list_flat=self._list_flat,
+            list_one=lambda below: self.learn_ahead(self._directory(below), START),
+        )
         self.on_lost: OnLost = lambda _ino, _names: None
         self.hidden = 0  # keys seen that no path can show
 
@@ -114,9 +128,11 @@ class Tree:
 
     def listing(self, parent: Node) -> Listing:
         """A fresh walk through the entries of the directory `parent`."""
-        assert parent.directory is not None
-        now = trio.current_time()
-        return Listing(self, parent.directory, now - self._metadata_ttl)
+        directory = parent.directory
+        assert directory is not None
+        covering = self.ahead.covering(directory.prefix)
+        self.ahead.visit(directory.prefix)
+        return Listing(self, directory, trio.current_time() - self._metadata_ttl, covering)
 
     async def learn_root(self) -> None:
         """List the first page of the root: the mount's check, and its first knowledge."""
@@ -217,6 +233,24 @@ class Tree:
         self._apply(directory, chapter, sent)
         return chapter
 
+    async def _list_flat(self, prefix: str, start: str) -> int:
+        """One page of `prefix` without a delimiter, from the key `start` on.
+
+        Returns how many directories it told of. Nobody asked for it: an error is no harm.
+        """
+        sent = trio.current_time()
+        lo = start[len(prefix) :]
+        before = lo[:-1] if lo.endswith("\0") else just_before(lo)
+        try:
+            page = await self._bucket.list_page(prefix, start_after=prefix + before)
+        except RequestError as error:
+            log.debug("listing ahead of a walk failed: %s", error)
+            return 0
+        chapters = flat(page, prefix, lo)
+        for chapter in chapters:
+            self._apply(self._directory(chapter.prefix), chapter, sent)
+        return len(chapters)
+
     def _apply(self, directory: Directory, chapter: Chapter, sent: float) -> None:
         self.hidden += chapter.hidden
         lost = directory.apply(chapter, sent)
@@ -236,7 +270,7 @@ class Tree:
     def _directory(self, prefix: str) -> Directory:
         directory = self._directories.get(prefix)
         if directory is None:
-            directory = self._directories[prefix] = Directory(prefix)
+            directory = self._directories[prefix] = Directory(prefix, self._grain)
         return directory
 
     def _found(self, parent: Node, name: str, sighting: Sighting, now: float) -> Found:
@@ -269,7 +303,14 @@ class Listing:
     directory meanwhile.
     """
 
-    def __init__(self, tree: Tree, directory: Directory, not_before: float) -> None:
+    def __init__(
+        self,
+        tree: Tree,
+        directory: Directory,
+        not_before: float,
+        covering: trio.Event | None = None,
+    ) -> None:
+        self._covering = covering  # a page on its way that may hold it all
         self._tree = tree
         self._directory = directory
         self._position = START
@@ -286,6 +327,9 @@ class Listing:
 
         Raises any `RequestError`.
         """
+        if self._covering is not None:
+            await self._covering.wait()
+            self._covering = None
         while not self.is_complete:
             known = self._directory.known
             reached = known.reach(self._position, self.not_before)

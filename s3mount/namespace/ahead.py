@@ -1,0 +1,156 @@
+"""Lists the directories that a walk will visit, before it does.
+
+A walk (recognised by `lookahead.Walks`) earns an appetite for pages. They are spent in one
+of two ways, whichever brings more directories per request:
+
+- flat: a listing without a delimiter, from the first directory ahead that is dark. One
+  page of 1,000 keys makes many small directories known at once. Several are sent in
+  parallel, as far apart as the last page showed that one reaches.
+- one by one: where a page holds fewer than `WORTH_FLAT` directories, the next
+  directories are listed each by itself, in parallel.
+
+Must not know: inodes, files' contents, what listings are handed out to.
+"""
+
+from __future__ import annotations
+
+import logging
+from bisect import bisect_left
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from itertools import islice
+from weakref import WeakKeyDictionary
+
+import trio
+
+from s3mount.namespace.directory import Directory
+from s3mount.namespace.known import START
+from s3mount.namespace.lookahead import Walk, Walks
+from s3mount.namespace.order import Step, directories_after, is_whole, place_of
+
+log = logging.getLogger(__name__)
+
+IN_FLIGHT_MOST = 8  # requests ahead of all walks together
+WORTH_FLAT = 3  # directories that a flat page must bring to be better than their own pages
+# A directory of which so many entries are known, and no subdirectory among them, is all
+# files: its own listing brings them, and no flat page brings more.
+ALL_FILES = 500
+
+
+class _Flight:
+    """One flat page on its way: which directory it begins in, and who waits for it."""
+
+    def __init__(self, prefix: str) -> None:
+        self.prefix = prefix
+        self.landed = trio.Event()
+
+
+class DirectoriesAhead:
+    """Keeps the directories ahead of walks known.
+
+    `list_flat(prefix, start)` lists one page of `prefix` without a delimiter from the key
+    `start` on, and returns how many directories it told of. `list_one(prefix)` has a
+    directory's first page listed, without waiting.
+    """
+
+    def __init__(
+        self,
+        directories: Mapping[str, Directory],
+        *,
+        top: str,
+        nursery: trio.Nursery,
+        oldest: Callable[[], float],
+        list_flat: Callable[[str, str], Awaitable[int]],
+        list_one: Callable[[str], None],
+    ) -> None:
+        self._directories = directories
+        self._top = top
+        self._nursery = nursery
+        self._oldest = oldest  # what was learned before that time counts as unknown
+        self._list_flat = list_flat
+        self._list_one = list_one
+        self._walks: Walks[str] = Walks(self._following)
+        # The step of a walk before which there is nothing to plan.
+        self._plan_at: WeakKeyDictionary[Walk[str], int] = WeakKeyDictionary()
+        self._flights: list[_Flight] = []
+        self._reach = 0  # directories that the last flat page told of; 0: none was sent yet
+
+    def visit(self, prefix: str) -> None:
+        """A directory begins to be listed by somebody."""
+        walk = self._walks.visit(prefix)
+        if walk is not None and walk.steps >= self._plan_at.get(walk, 0):
+            self._spend(walk)
+
+    def covering(self, prefix: str) -> trio.Event | None:
+        """The landing of a page on its way that may tell of the directory `prefix`."""
+        before = [flight for flight in self._flights if flight.prefix <= prefix]
+        nearest = max(before, key=lambda flight: flight.prefix, default=None)
+        return None if nearest is None else nearest.landed
+
+    def _following(self, prefix: str, most: int) -> list[str]:
+        return [step.place.below for step in islice(self._ahead_of(prefix), most)]
+
+    def _ahead_of(self, prefix: str) -> Iterator[Step]:
+        return directories_after(
+            self._directories, prefix, top=self._top, not_before=self._oldest()
+        )
+
+    def _spend(self, walk: Walk[str]) -> None:
+        """Send what the walk's appetite allows."""
+        if not self._reach and self._flights:
+            return  # the first page will show how far one reaches
+        horizon = IN_FLIGHT_MOST * max(self._reach, 1)
+        ahead = list(islice(self._ahead_of(walk.place), horizon))
+        dark = self._dark(walk.place, ahead)
+        # Looking ahead costs as much as what it looks at: not again before half of it is walked.
+        self._plan_at[walk] = walk.steps + (0 if dark else len(ahead) // 2)
+        skip = 0
+        for prefix in dark:
+            if walk.appetite == 0 or len(self._flights) >= IN_FLIGHT_MOST:
+                return
+            if skip > 0:
+                skip -= 1
+                continue
+            walk.pages += 1
+            if self._reach and self._reach < WORTH_FLAT:
+                self._list_one(prefix)
+                continue
+            flight = _Flight(prefix)
+            self._flights.append(flight)
+            self._nursery.start_soon(self._fly, flight, walk)
+            if not self._reach:
+                return
+            skip = self._reach - 1
+
+    def _dark(self, place: str, ahead: list[Step]) -> list[str]:
+        """The dark directories from `place` on that no page on its way will tell of."""
+        dark = [step.place.below for step in ahead if step.is_dark]
+        if not is_whole(self._directories, place, self._oldest()):
+            dark.insert(0, place)
+        dark = [prefix for prefix in dark if not self._is_all_files(prefix)]
+        for flight in self._flights:
+            told = bisect_left(dark, flight.prefix)
+            del dark[told : told + max(self._reach, 1)]
+        return dark
+
+    def _is_all_files(self, prefix: str) -> bool:
+        directory = self._directories.get(prefix)
+        return directory is not None and len(directory) >= ALL_FILES and not directory.directories
+
+    def _first_dark_key(self, prefix: str) -> str:
+        directory = self._directories.get(prefix)
+        if directory is None:
+            return prefix
+        return prefix + directory.known.reach(START, self._oldest())
+
+    async def _fly(self, flight: _Flight, walk: Walk[str]) -> None:
+        scope = place_of(flight.prefix).prefix if flight.prefix != self._top else self._top
+        start = self._first_dark_key(flight.prefix)
+        try:
+            self._reach = max(1, await self._list_flat(scope, start))
+        except Exception:
+            # Nobody waits for this task: its failure must not end the mount.
+            log.exception("listing ahead failed: this is a bug, please report it")
+        finally:
+            self._flights.remove(flight)
+            flight.landed.set()
+        self._spend(walk)

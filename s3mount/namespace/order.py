@@ -1,0 +1,133 @@
+"""The order in which tools walk a tree: depth first, each directory in its shown order.
+
+Both walks go through what is known, from any place on, down into subdirectories and up
+into parents, and stop where knowledge stops.
+
+Pure but for the `Directory` values it reads: no clock, no requests.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterator, Mapping
+from itertools import islice
+from typing import NamedTuple
+
+from s3mount.namespace.directory import Directory, shown_at
+from s3mount.namespace.known import END, START
+from s3mount.namespace.listing import DELIMITER
+
+# Entries looked through for the next subdirectory of a directory that has files as well.
+SEARCHED_MOST = 2000
+
+
+class Place(NamedTuple):
+    """An entry: the prefix of its directory, and its name."""
+
+    prefix: str
+    name: str
+
+    @property
+    def below(self) -> str:
+        """The prefix that the entry has when it is a directory."""
+        return self.prefix + self.name + DELIMITER
+
+
+def place_of(prefix: str) -> Place:
+    """The entry that the directory `prefix` ("a/b/") is in its parent."""
+    parent, slash, name = prefix[:-1].rpartition(DELIMITER)
+    return Place(parent + slash, name)
+
+
+class Step(NamedTuple):
+    """One entry on the way."""
+
+    place: Place
+    is_directory: bool
+    is_dark: bool  # a directory whose entries are not all known: the way may not go on below it
+
+
+def entries_after(
+    directories: Mapping[str, Directory], place: Place, *, top: str, not_before: float
+) -> Iterator[Step]:
+    """The entries that follow `place` in tree order, below the prefix `top`.
+
+    What was learned before `not_before` is not known.
+    """
+    here = place
+    while True:
+        yield from _entries(directories, here.prefix, not_before, here.name)
+        if here.prefix == top or not _is_known_from(directories, here, not_before):
+            return
+        here = place_of(here.prefix)
+
+
+def directories_after(
+    directories: Mapping[str, Directory], prefix: str, *, top: str, not_before: float
+) -> Iterator[Step]:
+    """The directories that a walk visits after `prefix`: those below it, then those behind."""
+    yield from _subdirectories(directories, prefix, not_before, "")
+    here = prefix
+    while here != top:
+        place = place_of(here)
+        if not _is_known_from(directories, place, not_before):
+            return
+        yield from _subdirectories(directories, place.prefix, not_before, place.name)
+        here = place.prefix
+
+
+def _entries(
+    directories: Mapping[str, Directory], prefix: str, not_before: float, behind: str
+) -> Iterator[Step]:
+    """The known entries of the directory `prefix` behind the name, each with its own below."""
+    for name in _names(directories, prefix, not_before, behind):
+        place = Place(prefix, name)
+        if name not in directories[prefix].directories:
+            yield Step(place, is_directory=False, is_dark=False)
+            continue
+        is_dark = not is_whole(directories, place.below, not_before)
+        yield Step(place, is_directory=True, is_dark=is_dark)
+        yield from _entries(directories, place.below, not_before, "")
+
+
+def _subdirectories(
+    directories: Mapping[str, Directory], prefix: str, not_before: float, behind: str
+) -> Iterator[Step]:
+    """The same for directories alone."""
+    directory = directories.get(prefix)
+    if directory is None or not directory.directories:
+        return  # a directory of a million files is not searched for what it has not
+    names = islice(_names(directories, prefix, not_before, behind), SEARCHED_MOST)
+    for name in names:
+        if name in directory.directories:
+            place = Place(prefix, name)
+            is_dark = not is_whole(directories, place.below, not_before)
+            yield Step(place, is_directory=True, is_dark=is_dark)
+            yield from _subdirectories(directories, place.below, not_before, "")
+
+
+def _names(
+    directories: Mapping[str, Directory], prefix: str, not_before: float, behind: str
+) -> Iterator[str]:
+    """The directory's names behind `behind` ("": from the start) up to the first gap."""
+    directory = directories.get(prefix)
+    if directory is None:
+        return
+    order = directory.order
+    position = shown_at(behind) if behind else START
+    reached = directory.known.reach(position, not_before)
+    for i in range(bisect_right(order, position, key=shown_at), len(order)):
+        if reached != END and shown_at(order[i]) >= reached:
+            return
+        yield order[i]
+
+
+def is_whole(directories: Mapping[str, Directory], prefix: str, not_before: float) -> bool:
+    """Whether all entries of the directory are known."""
+    directory = directories.get(prefix)
+    return directory is not None and directory.known.reach(START, not_before) == END
+
+
+def _is_known_from(directories: Mapping[str, Directory], here: Place, not_before: float) -> bool:
+    directory = directories.get(here.prefix)
+    return directory is not None and directory.known.reach(shown_at(here.name), not_before) == END
