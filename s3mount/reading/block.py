@@ -46,12 +46,13 @@ class Block:
     """The buffer of one block, and which of its sectors are here."""
 
     __slots__ = ("_lot", "born", "buffer", "content", "failure", "flying", "have", "index",
-                 "pins", "waiters")  # fmt: skip
+                 "pins", "slot", "waiters")  # fmt: skip
 
-    def __init__(self, content: Content, index: int, buffer: memoryview) -> None:
+    def __init__(self, content: Content, index: int) -> None:
         self.content = content
         self.index = index
-        self.buffer = buffer
+        self.buffer = memoryview(b"")  # `Memory` gives it one
+        self.slot: int | None = None  # of Memory's arena
         self.have = 0
         self.flying = 0
         self.pins = 0  # held by the cache writer

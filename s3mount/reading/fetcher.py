@@ -168,7 +168,8 @@ class Fetcher:
         first = start - blocks[0].index * size
         if len(blocks) == 1:
             return blocks[0].buffer[first : first + stop - start]
-        return self._join(blocks, first, stop - start)
+        joined = self._memory.joined(blocks, first, stop - start)
+        return self._join(blocks, first, stop - start) if joined is None else joined
 
     # --- gathering ----------------------------------------------------------------
 
@@ -208,11 +209,10 @@ class Fetcher:
 
     def _new_block(self, content: Content, index: int, *, urgent: bool) -> Block | None:
         length = self.geometry.block_length(index, content.info.size)
-        buffer = self._memory.lend(length, urgent=urgent)
-        if buffer is None:
+        block = Block(content, index)
+        if not self._memory.give(block, length, urgent=urgent):
             return None
-        block = content.blocks[index] = Block(content, index, buffer)
-        self._memory.keep(block)
+        content.blocks[index] = block
         return block
 
     def _affordable(self, content: Content, pieces: list[Piece], longest: int) -> int:

@@ -1,8 +1,11 @@
 """The blocks held in memory, within one budget.
 
-Buffers are lent for blocks and come back when a block is evicted. Full-size buffers
-are reused, never returned to the system: the first touch of fresh memory costs more
-than the copy into it.
+Whole blocks lie in the slots of one arena, which is reserved and not touched until it is
+needed. Slots are used again and again: the first touch of fresh memory costs more than the
+copy into it. A block is put into the slot behind that of the block before it, if that one
+is free, and blocks are evicted in the order they were read: so neighbours in a file that is
+streamed are neighbours in memory, and a read that crosses blocks is answered without a
+copy (the kernel's own readahead is out of step with blocks by 256 KiB, so most reads do).
 
 Who goes first, when the budget is full:
 1. spent blocks, read to their end or disclaimed: the one spent longest ago;
@@ -20,6 +23,8 @@ Touched on the trio thread alone; waits, but does no I/O.
 
 from __future__ import annotations
 
+import mmap
+
 import trio
 
 from s3mount.reading.block import Block
@@ -34,42 +39,58 @@ class Memory:
     def __init__(self, block_size: int, limit: int) -> None:
         self.block_size = block_size
         self.limit = max(limit, block_size)  # bytes
-        self.used = 0  # bytes lent or on the free list
-        self._free: list[memoryview] = []
+        self.used = 0  # bytes lent, or in slots that are free and were used before
+        slots = self.limit // block_size
+        self._map = mmap.mmap(-1, slots * block_size)
+        # One page fault for 2 MiB and not for 4 KiB.
+        self._map.madvise(mmap.MADV_HUGEPAGE)
+        self._arena = memoryview(self._map)
+        self._free: dict[int, None] = {}  # slots used before, freed longest ago first
+        self._untouched = dict.fromkeys(range(slots))
         self._fresh: dict[Block, None] = {}  # oldest first
         self._spent: dict[Block, None] = {}  # spent longest ago first
         self._wanted = trio.lowlevel.ParkingLot()
 
-    def lend(self, length: int, *, urgent: bool) -> memoryview | None:
-        """A buffer of `length` bytes, or None when the budget is full.
+    def give(self, block: Block, length: int, *, urgent: bool) -> bool:
+        """Give the block a buffer of `length` bytes; False when the budget is full.
 
         `urgent` (a reader waits for it) may evict what was fetched ahead for others.
         """
-        is_full_size = length * 2 > self.block_size
-        if is_full_size and self._free:
-            return self._free.pop()[:length]
-        cost = self.block_size if is_full_size else length
-        while self.used + cost > self.limit and self.used:
-            if not self._evict(urgent=urgent):
-                return None
-            if is_full_size and self._free:
-                return self._free.pop()[:length]
-        self.used += cost
-        return memoryview(bytearray(cost))[:length]
+        if length * 2 > self.block_size:
+            slot = self._take_slot(self._slot_behind(block), urgent=urgent)
+            if slot is None:
+                return False
+            block.slot = slot
+            start = slot * self.block_size
+            block.buffer = self._arena[start : start + length]
+        else:
+            if not self._make_room(length, urgent=urgent):
+                return False
+            self.used += length
+            block.buffer = memoryview(bytearray(length))
+        self._fresh[block] = None
+        return True
+
+    def joined(self, blocks: list[Block], first: int, length: int) -> memoryview | None:
+        """`length` bytes from the offset `first` in the first of these adjacent blocks of a file.
+
+        None when they do not lie one behind the other.
+        """
+        slot = blocks[0].slot
+        if slot is None or any(block.slot != slot + i for i, block in enumerate(blocks)):
+            return None
+        start = slot * self.block_size + first
+        return self._arena[start : start + length]
 
     @property
     def room(self) -> int:
-        """Blocks that could be lent now without taking what was fetched ahead."""
+        """Blocks that could be given buffers now without taking what was fetched ahead."""
         unused = (self.limit - self.used) // self.block_size
         return unused + len(self._free) + sum(block.is_idle for block in self._spent)
 
     async def wait_for_space(self) -> None:
-        """Until some block landed, was spent or let go: `lend` may succeed then."""
+        """Until some block landed, was spent or let go: `give` may succeed then."""
         await self._wanted.park()
-
-    def keep(self, block: Block) -> None:
-        """The block has its buffer and is in the table of its file."""
-        self._fresh[block] = None
 
     def spend(self, block: Block) -> None:
         """The block was read to its end, or nobody will read it: it may go."""
@@ -83,7 +104,10 @@ class Memory:
         self._fresh.pop(block, None)
         self._spent.pop(block, None)
         block.leave()
-        self._take_back(block.buffer)
+        if block.slot is None:
+            self.used -= len(block.buffer)
+        else:
+            self._free[block.slot] = None
         self.notify()
 
     def notify(self) -> None:
@@ -91,27 +115,54 @@ class Memory:
         if self._wanted:
             self._wanted.unpark_all()
 
+    # --- slots --------------------------------------------------------------------
+
+    @staticmethod
+    def _slot_behind(block: Block) -> int:
+        before = block.content.blocks.get(block.index - 1)
+        return -1 if before is None or before.slot is None else before.slot + 1
+
+    def _take_slot(self, wanted: int, *, urgent: bool) -> int | None:
+        """A free slot, `wanted` if that is one; None when the budget is full."""
+        if not self._free and not (self._untouched and self.used + self.block_size <= self.limit):
+            self._make_room(self.block_size, urgent=urgent, keep_slots=True)
+        if wanted in self._free:
+            del self._free[wanted]
+            return wanted
+        if self._untouched and self.used + self.block_size <= self.limit:
+            slot = wanted if wanted in self._untouched else next(iter(self._untouched))
+            del self._untouched[slot]
+            self.used += self.block_size
+            return slot
+        slot = next(iter(self._free), None)
+        if slot is not None:
+            del self._free[slot]
+        return slot
+
+    def _make_room(self, size: int, *, urgent: bool, keep_slots: bool = False) -> bool:
+        """Evict until `size` bytes more may be used; with `keep_slots`, until a slot is free."""
+        while self.used + size > self.limit and self.used:
+            if self._free:
+                if keep_slots:
+                    return True
+                self._give_back(next(iter(self._free)))
+            elif not self._evict(urgent=urgent):
+                return False
+        return True
+
+    def _give_back(self, slot: int) -> None:
+        """Return the memory of a free slot to the system."""
+        del self._free[slot]
+        self._untouched[slot] = None
+        self._map.madvise(mmap.MADV_DONTNEED, slot * self.block_size, self.block_size)
+        self.used -= self.block_size
+
     def _evict(self, *, urgent: bool) -> bool:
-        """Evict one block, or a free buffer; False when nothing may go."""
-        if self._free:
-            self._free.pop()
-            self.used -= self.block_size
-            return True
+        """Evict one block; False when none may go."""
         victim = next((block for block in self._spent if block.is_idle), None)
         if victim is None:
             victim = next((block for block in self._fresh if block.is_idle), None)
             if victim is None or not (urgent or victim.born + STALE < trio.current_time()):
                 return False
-        self._fresh.pop(victim, None)
-        self._spent.pop(victim, None)
-        victim.leave()
-        self._take_back(victim.buffer)
+        self.drop(victim)
         return True
-
-    def _take_back(self, buffer: memoryview) -> None:
-        whole = buffer.obj
-        assert isinstance(whole, bytearray)
-        if len(whole) == self.block_size:
-            self._free.append(memoryview(whole))
-        else:
-            self.used -= len(whole)
