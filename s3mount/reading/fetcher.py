@@ -26,14 +26,14 @@ from weakref import WeakValueDictionary
 
 import trio
 
-from s3mount.errors import BadReply, Unreachable, VersionChanged
+from s3mount.errors import BadReply, NotFound, Unreachable, VersionChanged
 from s3mount.model import ObjectInfo, RangeReply
 from s3mount.reading.block import Block, Content
 from s3mount.reading.blocks import Geometry, Part, Piece
 from s3mount.reading.gate import Gate
 from s3mount.reading.memory import Memory
 from s3mount.reading.run import NEARLY_DONE, Run
-from s3mount.s3.bucket import Bucket, OnFilled
+from s3mount.s3.bucket import Bucket
 
 # Bytes that one request brings for readers that wait, at most.
 LONGEST_DEMAND = 4 * 1024 * 1024
@@ -159,12 +159,16 @@ class Fetcher:
 
         Raises any `RequestError` of the flights that were to bring them.
         """
-        blocks = await self._gather(content, start, stop)
+        pieces = self.geometry.pieces(start, stop)
+        blocks = [await self._arrival(content, piece, start, stop) for piece in pieces]
+        if not all(block.is_current for block in blocks):
+            return await self._copy(content, start, stop)
         size = self.geometry.block_size
         end = content.info.size
         for block in blocks:
             if not goes_on or stop >= min(end, (block.index + 1) * size):
                 self._memory.spend(block)
+        self._memory.notify()  # what was waited for may be evicted now
         first = start - blocks[0].index * size
         if len(blocks) == 1:
             return blocks[0].buffer[first : first + stop - start]
@@ -173,24 +177,38 @@ class Fetcher:
 
     # --- gathering ----------------------------------------------------------------
 
-    async def _gather(self, content: Content, start: int, stop: int) -> list[Block]:
-        """The blocks that hold [start, stop), all here at this moment."""
-        pieces = self.geometry.pieces(start, stop)
+    async def _arrival(self, content: Content, piece: Piece, start: int, stop: int) -> Block:
+        """The block of a piece of [start, stop), with the sectors that are wanted, at this moment.
+
+        Between a look at what is there and the wait for it nothing is awaited, or the wait
+        might be for what has happened already.
+        """
+        index, mask = piece
         while True:
-            self.request(content, start, stop, urgent=True)
-            blocks = []
-            for index, mask in pieces:
-                block = content.blocks.get(index)
-                if block is None:
-                    await self._memory.wait_for_space()
-                    break
+            block = content.blocks.get(index)
+            if block is not None and block.have & mask == mask:
+                return block
+            first = max(start, index * self.geometry.block_size)
+            self.request(content, first, stop, urgent=True)
+            block = content.blocks.get(index)
+            if block is None:
+                await self._memory.wait_for_space()
+                continue
+            try:
                 await block.arrival(mask)
-                blocks.append(block)
-            if len(blocks) == len(pieces) and all(
-                block.is_current and block.have & mask == mask
-                for block, (_, mask) in zip(blocks, pieces, strict=True)
-            ):
-                return blocks
+            finally:
+                # Nobody may be waiting for the block any more: it may make room for another.
+                self._memory.notify()
+
+    async def _copy(self, content: Content, start: int, stop: int) -> memoryview:
+        """The bytes, taken out of each block as it comes: memory does not hold all at once."""
+        copy = bytearray()
+        for piece in self.geometry.pieces(start, stop):
+            block = await self._arrival(content, piece, start, stop)
+            base = piece.block * self.geometry.block_size
+            copy += block.buffer[max(0, start - base) : stop - base]
+            self._memory.spend(block)
+        return memoryview(copy)
 
     def _join(self, blocks: list[Block], first: int, length: int) -> memoryview:
         """A copy of a stretch that lies in several blocks.
@@ -278,15 +296,16 @@ class Fetcher:
 
     async def _from_s3(self, content: Content, run: Run) -> Exception:
         """One ranged GET for the run; returns what to tell those who wait for what did not come."""
-        parts = run.left
-
-        def on_filled(i: int) -> None:
-            run.landed = i + 1
-            self._land(content, parts[i])
-
         await self._gate.enter(run)
         try:
-            reply = await self._get(content, parts, on_filled)
+            try:
+                reply = await self._get(content, run, None)
+                content.version_id = reply.info.version_id
+            except (VersionChanged, NotFound):
+                # Replaced, or deleted: in a versioned bucket the version is still there.
+                if content.version_id is None:
+                    raise
+                reply = await self._get(content, run, content.version_id)
         finally:
             self._gate.leave()
         return BadReply(
@@ -308,31 +327,29 @@ class Fetcher:
         offset = part.block * self.geometry.block_size + first
         return f"{content.version}/{offset}+{stop - first}"
 
-    async def _get(self, content: Content, run: list[Part], on_filled: OnFilled) -> RangeReply:
-        """The GET, pinned to the content's version; by its VersionId once it was replaced."""
-        info = content.info
+    async def _get(self, content: Content, run: Run, version_id: str | None) -> RangeReply:
+        """One GET of what is left of the run, pinned to the content's version.
+
+        What landed already may be evicted by now, and its buffers be others'.
+        """
+        parts, landed = run.left, run.landed
         into = []
-        for part in run:
-            first, stop = self.geometry.span(part, info.size)
+        for part in parts:
+            first, stop = self.geometry.span(part, content.info.size)
             into.append(content.blocks[part.block].buffer[first:stop])
-        start = self.geometry.start(run[0])
-        try:
-            reply = await self._bucket.get_range(
-                info.key, start, into, etag=info.etag, on_filled=on_filled
-            )
-        except VersionChanged:
-            if content.version_id is None:
-                raise
-            return await self._bucket.get_range(
-                info.key,
-                start,
-                into,
-                etag=info.etag,
-                version_id=content.version_id,
-                on_filled=on_filled,
-            )
-        content.version_id = reply.info.version_id
-        return reply
+
+        def on_filled(i: int) -> None:
+            run.landed = landed + i + 1
+            self._land(content, parts[i])
+
+        return await self._bucket.get_range(
+            content.info.key,
+            self.geometry.start(parts[0]),
+            into,
+            etag=content.info.etag,
+            version_id=version_id,
+            on_filled=on_filled,
+        )
 
     def _land(self, content: Content, part: Part) -> None:
         block = content.blocks[part.block]
