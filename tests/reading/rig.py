@@ -1,0 +1,122 @@
+"""What the tests of reading start from: a fetcher over a bucket in memory, with tiny blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import trio
+
+from s3mount.model import ObjectInfo
+from s3mount.reading.blocks import Geometry
+from s3mount.reading.fetcher import Cache, Fetcher, ReleaseSoon
+from s3mount.reading.memory import Memory
+from s3mount.s3.bucket import Bucket
+
+# Offsets and sizes are given in units: as small numbers as possible, in whole pages.
+UNIT = 256  # bytes
+SECTOR = 4  # units
+BLOCK = 16  # units: 4 KiB, which is a page
+
+
+def body(size: int, seed: int = 0) -> bytes:
+    """Bytes that tell their offset and their version; `size` in units."""
+    return cut(0, size, seed)
+
+
+def cut(start: int, stop: int, seed: int = 0) -> bytes:
+    """The units [start, stop) of a body."""
+    units = range(start * 32, stop * 32)  # 8 bytes each
+    return b"".join((unit | seed << 32).to_bytes(8, "big") for unit in units)
+
+
+@dataclass
+class Rig:
+    """A fetcher and its memory."""
+
+    fetcher: Fetcher
+    memory: Memory
+
+    async def read(self, info: ObjectInfo, start: int, stop: int) -> bytes:
+        """The units [start, stop), copied at once; the memory must keep within its limit."""
+        content = self.fetcher.content(info)
+        stop = min(stop * UNIT, info.size)
+        data = bytes(await self.fetcher.read(content, start * UNIT, stop, goes_on=False))
+        assert self.memory.used <= self.memory.limit
+        return data
+
+
+def rig_of(
+    bucket: Bucket,
+    nursery: trio.Nursery,
+    *,
+    cache: Cache | None = None,
+    blocks: int = 16,
+    connections: int = 8,
+) -> Rig:
+    """A fetcher with room for so many blocks."""
+    memory = Memory(BLOCK * UNIT, blocks * BLOCK * UNIT)
+    fetcher = Fetcher(
+        bucket,
+        cache=cache,
+        memory=memory,
+        geometry=Geometry(BLOCK * UNIT, SECTOR * UNIT),
+        nursery=nursery,
+        scope="test",
+        connections=connections,
+    )
+    return Rig(fetcher, memory)
+
+
+@dataclass
+class MemoryCache:
+    """A cache that can be slow, lose rows, refuse them, and hold buffers for long.
+
+    It copies a row only when it lets the buffer go, and fails when the bytes were changed
+    until then. A miss may leave anything in the buffer.
+    """
+
+    nursery: trio.Nursery
+    latency: float = 0.0
+    hold: float = 0.0  # seconds between `put` and `release`
+    rows: dict[str, bytes] = field(default_factory=dict)
+    damaged: set[str] = field(default_factory=set)
+    refuses: Callable[[str], bool] = lambda _key: False
+    knows_absent: bool = True
+    asked: list[str] = field(default_factory=list)
+    held: int = 0
+
+    def surely_absent(self, key: str) -> bool:
+        """See `Cache`."""
+        return self.knows_absent and key not in self.rows
+
+    async def get(self, wants: Sequence[tuple[str, memoryview]]) -> list[bool]:
+        """See `Cache`."""
+        self.asked += [key for key, _ in wants]
+        await trio.sleep(self.latency)
+        return [self._fill(key, buffer) for key, buffer in wants]
+
+    def _fill(self, key: str, buffer: memoryview) -> bool:
+        row = self.rows.get(key)
+        if row is None or key in self.damaged:
+            buffer[:] = b"\xee" * len(buffer)
+            return False
+        buffer[:] = row
+        return True
+
+    def put(self, key: str, data: memoryview, release: ReleaseSoon) -> bool:
+        """See `Cache`."""
+        if self.refuses(key):
+            return False
+        self.held += 1
+        self.nursery.start_soon(self._store, key, data, bytes(data), release)
+        return True
+
+    async def _store(
+        self, key: str, data: memoryview, promised: bytes, release: ReleaseSoon
+    ) -> None:
+        await trio.sleep(self.hold)
+        assert bytes(data) == promised, "the buffer was used again before it was released"
+        self.rows[key] = promised
+        self.held -= 1
+        release()
