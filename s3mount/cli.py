@@ -352,16 +352,17 @@ def _start(call: Call) -> int:
             ready()
             sd_notify.notify(address, f"READY=1\nMAINPID={os.getpid()}")
 
-        code = _serve(call, usable)
-        sd_notify.notify(address, "STOPPING=1")
-        return code
+        def stopping() -> None:
+            sd_notify.notify(address, "STOPPING=1")
+
+        return _serve(call, usable, stopping)
 
     if call.config.foreground:
         return run(lambda: None)
     return detach.in_background(run)
 
 
-def _serve(call: Call, ready: detach.Ready) -> int:
+def _serve(call: Call, ready: detach.Ready, stopping: detach.Ready) -> int:
     config = call.config
     try:
         log.setup(
@@ -374,7 +375,7 @@ def _serve(call: Call, ready: detach.Ready) -> int:
             _logger.warning("%s", notice)
         from s3mount import daemon  # noqa: PLC0415 -- trio, boto3: not before the fork
 
-        daemon.serve(config, ready)
+        daemon.serve(config, ready, stopping)
     except S3MountError as error:
         complain(error)
         log.said(error)

@@ -58,11 +58,12 @@ class Config:
     cache_size: int = 10 * GIB
     block_size: int = MIB
     memory_limit: int = 144 * MIB
+    readahead_files: int = 64
 
     # requests
     read_timeout: float = 10.0
     deadline: float = 60.0
-    max_connections: int = 32
+    max_connections: int = 64
     retries: int = 10
 
     # the daemon

@@ -13,6 +13,7 @@ import signal
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
+from functools import cache
 from pathlib import Path
 
 import trio
@@ -20,6 +21,7 @@ import trio
 from s3mount.cache.block_cache import BlockCache
 from s3mount.config import MIB, Config
 from s3mount.errors import S3MountError
+from s3mount.files_ahead import FilesAhead
 from s3mount.filesystem import Filesystem, Look
 from s3mount.kernel import mountpoint
 from s3mount.kernel.mountpoint import Mounted
@@ -41,17 +43,21 @@ log = logging.getLogger(__name__)
 LEAST_BUFFERS = 8 * MIB
 
 
-def serve(config: Config, ready: Callable[[], None]) -> None:
+def serve(
+    config: Config, ready: Callable[[], None], stopping: Callable[[], None] = lambda: None
+) -> None:
     """Mount, call `ready` once the mount answers, and serve until it ends.
 
-    Ends by itself when the mountpoint is unmounted, and on SIGTERM and SIGINT.
+    Ends by itself when the mountpoint is unmounted, and on SIGTERM and SIGINT; `stopping`
+    is called when the end begins.
 
     Raises:
         S3MountError: the mount could not be made; nothing is left behind.
     """
     mountpoint.prepare(config.mountpoint)
     try:
-        trio.run(_serve, config, ready)
+        # cache: whoever notices the end first tells of it, once
+        trio.run(_serve, config, ready, cache(stopping))
     except BaseExceptionGroup as group:
         raise _first(group) from group
 
@@ -64,7 +70,7 @@ def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
     return next((error for error in leaves if isinstance(error, S3MountError)), leaves[0])
 
 
-async def _serve(config: Config, ready: Callable[[], None]) -> None:
+async def _serve(config: Config, ready: Callable[[], None], stopping: Callable[[], None]) -> None:
     metrics = Metrics()
     async with trio.open_nursery() as nursery, AsyncExitStack() as stack:
         stack.callback(nursery.cancel_scope.cancel)
@@ -78,19 +84,22 @@ async def _serve(config: Config, ready: Callable[[], None]) -> None:
             negative_ttl=config.negative_ttl,
         )
         await tree.learn_root()
-        cache = None
+        block_cache = None
         if config.cache_dir is not None:
-            cache = await BlockCache.open(
+            block_cache = await BlockCache.open(
                 config.cache_dir, size_limit=config.cache_size, metrics=metrics
             )
-            stack.push_async_callback(_shielded, cache.aclose)
-        filesystem = _filesystem(config, bucket, cache, tree, nursery)
+            stack.push_async_callback(_shielded, block_cache.aclose)
+        filesystem = _filesystem(
+            config, bucket, block_cache, tree, nursery=nursery, metrics=metrics
+        )
         session = Session(config.mountpoint)
         mounted = session.open(
             Operations(filesystem), source=config.source, options=_mount_options(config)
         )
         stack.callback(session.close)
-        nursery.start_soon(_end_on_signal, session, config.foreground)
+        stack.callback(stopping)
+        nursery.start_soon(_end_on_signal, session, stopping, config.foreground)
         nursery.start_soon(_tell_when_ready, config, mounted, ready)
         await session.serve()
         log.info("unmounted %s; %s", config.mountpoint, metrics.snapshot())
@@ -99,15 +108,17 @@ async def _serve(config: Config, ready: Callable[[], None]) -> None:
 def _filesystem(
     config: Config,
     bucket: Bucket,
-    cache: BlockCache | None,
+    block_cache: BlockCache | None,
     tree: Tree,
+    *,
     nursery: trio.Nursery,
+    metrics: Metrics,
 ) -> Filesystem:
     geometry = Geometry(config.block_size, min(SECTOR_SIZE, config.block_size))
     memory = Memory(config.block_size, _buffer_budget(config.memory_limit))
     fetcher = Fetcher(
         bucket,
-        cache=cache,
+        cache=block_cache,
         memory=memory,
         geometry=geometry,
         nursery=nursery,
@@ -115,7 +126,8 @@ def _filesystem(
         connections=config.max_connections,
     )
     readahead = Readahead(memory.limit, config.block_size)
-    return Filesystem(tree, fetcher, readahead, _look(config))
+    ahead = FilesAhead(tree, fetcher, metrics, config.readahead_files)
+    return Filesystem(tree, fetcher, readahead, _look(config), ahead)
 
 
 def _look(config: Config) -> Look:
@@ -154,13 +166,14 @@ async def _tell_when_ready(config: Config, mounted: Mounted, ready: Callable[[],
     ready()
 
 
-async def _end_on_signal(session: Session, foreground: bool) -> None:
+async def _end_on_signal(session: Session, stopping: Callable[[], None], foreground: bool) -> None:
     """End the mount on a signal. In the background SIGHUP is no reason to: logs reopen alone."""
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
         async for number in signals:
             if number == signal.SIGHUP and not foreground:
                 continue
             log.info("%s: unmounting %s", signal.Signals(number).name, session.mountpoint)
+            stopping()
             await session.end()
 
 

@@ -31,6 +31,7 @@ from s3mount.errors import (
     Stale,
     VersionChanged,
 )
+from s3mount.files_ahead import FilesAhead
 from s3mount.namespace.inodes import Node
 from s3mount.namespace.listing import NAME_MAX
 from s3mount.namespace.tree import Found, Listing, Tree
@@ -97,8 +98,16 @@ class _Directory:
 class Filesystem:
     """The verbs. `ino` and `fh` are the kernel's; names are `str`."""
 
-    def __init__(self, tree: Tree, fetcher: Fetcher, readahead: Readahead, look: Look) -> None:
+    def __init__(
+        self,
+        tree: Tree,
+        fetcher: Fetcher,
+        readahead: Readahead,
+        look: Look,
+        ahead: FilesAhead,
+    ) -> None:
         self._tree = tree
+        self._ahead = ahead
         self._fetcher = fetcher
         self._readahead = readahead
         self._look = look
@@ -194,6 +203,7 @@ class Filesystem:
         node = self._node(ino)
         if node.info is None:
             raise IsADirectory(f"{node.name!r} is a directory")
+        self._ahead.opened(node)
         fh = next(self._handles)
         self._files[fh] = _File(node, Handle(node.info, self._fetcher, self._readahead))
         return fh

@@ -264,6 +264,14 @@ OPTIONS: tuple[Option, ...] = (
     ),
     Option("memory-limit", SIZE, _CACHE, "memory for blocks", least=32 * MIB, most=1024 * GIB),
     Option(
+        "readahead-files",
+        COUNT,
+        _CACHE,
+        "files fetched before they are opened, when files are read in order; 0: none",
+        least=0,
+        most=1024,
+    ),
+    Option(
         "read-timeout",
         DURATION,
         _REQUESTS,

@@ -23,7 +23,7 @@ from s3mount.errors import MountError
 FUSE_DEVICE = Path("/dev/fuse")
 FILESYSTEM_TYPE = "fuse.s3mount"
 
-# What stat(2) says of a mountpoint whose daemon is gone.
+# What statvfs(3) says of a mountpoint whose daemon is gone.
 _DEAD = {errno.ENOTCONN, errno.ECONNABORTED}
 
 
@@ -107,7 +107,8 @@ def unmount_lazily(mountpoint: Path) -> None:
 
 def _is_dead(mountpoint: Path) -> bool:
     try:
-        os.stat(mountpoint)
+        # Not stat(2): the kernel answers that from its cache for a while, even of a dead mount.
+        os.statvfs(mountpoint)
     except OSError as error:
         return error.errno in _DEAD
     return False

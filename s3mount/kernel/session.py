@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import logging
 import os
+import select
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pyfuse3
@@ -24,6 +25,8 @@ log = logging.getLogger(__name__)
 
 # Seconds that handlers under way are given to finish once the mount is to end.
 GRACE = 2.0
+# Seconds between looks at whether the kernel is still there.
+WATCH_EVERY = 1.0
 
 
 class Session:
@@ -57,8 +60,25 @@ class Session:
 
     async def serve(self) -> None:
         """Answer the kernel, until it is unmounted or `end` is called."""
-        with self._scope:
-            await pyfuse3.main()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._watch)
+            with self._scope:
+                await pyfuse3.main()
+            nursery.cancel_scope.cancel()
+
+    async def _watch(self) -> None:
+        """End the handlers that still wait for S3 when the kernel has gone.
+
+        pyfuse3 returns once all of them have ended by themselves, which may take as long
+        as `--deadline`; nobody is left to hear their answers.
+        """
+        connection = select.poll()
+        connection.register(_fuse_fd(), 0)  # POLLERR, which is always told: unmounted, or aborted
+        # trio has no wait for POLLERR alone, and a look a second costs nothing
+        while not connection.poll(0):  # noqa: ASYNC110
+            await trio.sleep(WATCH_EVERY)
+        await trio.sleep(GRACE)
+        self._scope.cancel()
 
     async def end(self) -> None:
         """Answer no new requests; those under way have `GRACE` seconds to finish."""
@@ -69,6 +89,15 @@ class Session:
     def close(self) -> None:
         """Unmount, if nobody else did, and let the kernel go."""
         pyfuse3.close()
+
+
+def _fuse_fd() -> int:
+    """The descriptor that the kernel's requests come from; pyfuse3 keeps it to itself."""
+    for name in os.listdir("/proc/self/fd"):
+        with suppress(OSError):  # the listing's own descriptor is closed by now
+            if os.readlink(f"/proc/self/fd/{name}") == str(mountpoints.FUSE_DEVICE):
+                return int(name)
+    raise MountError("libfuse has opened no /dev/fuse", "report this, with the system's name")
 
 
 def _fsname(source: str) -> str:
@@ -82,6 +111,7 @@ def _refusal(mountpoint: Path, said: str) -> MountError:
     reason = " ".join(said.split()) or "the kernel refused"
     cures = {
         "user_allow_other": "add the line user_allow_other to /etc/fuse.conf, or mount as root",
+        "/dev/fuse: Permission denied": "let users in: chmod 666 /dev/fuse",
         "ermission denied": "mount over a directory that you own, or as root",
         "not permitted": "mount as root, or in a container with --cap-add SYS_ADMIN",
         "fusermount3": "install the package fuse3",

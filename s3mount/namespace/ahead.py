@@ -30,6 +30,7 @@ from s3mount.namespace.order import Step, directories_after, is_whole, place_of
 log = logging.getLogger(__name__)
 
 IN_FLIGHT_MOST = 8  # requests ahead of all walks together
+EDGES = 3  # the directory that a page begins in, the one it ends in, and their parent
 WORTH_FLAT = 3  # directories that a flat page must bring to be better than their own pages
 # A directory of which so many entries are known, and no subdirectory among them, is all
 # files: its own listing brings them, and no flat page brings more.
@@ -79,6 +80,10 @@ class DirectoriesAhead:
         walk = self._walks.visit(prefix)
         if walk is not None and walk.steps >= self._plan_at.get(walk, 0):
             self._spend(walk)
+
+    def is_walking(self, prefix: str) -> bool:
+        """Whether a proven walk is at this directory, and so will go on to the next."""
+        return self._walks.is_at(prefix)
 
     def covering(self, prefix: str) -> trio.Event | None:
         """The landing of a page on its way that may tell of the directory `prefix`."""
@@ -146,11 +151,13 @@ class DirectoriesAhead:
         scope = place_of(flight.prefix).prefix if flight.prefix != self._top else self._top
         start = self._first_dark_key(flight.prefix)
         try:
-            self._reach = max(1, await self._list_flat(scope, start))
+            # Without the edges, which a page tells of in part: a gap costs a page of its own.
+            self._reach = max(1, await self._list_flat(scope, start) - EDGES)
         except Exception:
             # Nobody waits for this task: its failure must not end the mount.
             log.exception("listing ahead failed: this is a bug, please report it")
         finally:
             self._flights.remove(flight)
             flight.landed.set()
-        self._spend(walk)
+        if len(self._flights) <= IN_FLIGHT_MOST // 2:
+            self._spend(walk)

@@ -89,6 +89,10 @@ class Walks(Generic[P]):
         self._walks = [walk, *self._walks[: WALKS_KEPT - 1]]
         return walk
 
+    def is_at(self, place: P) -> bool:
+        """Whether a walk of more than one step visited `place` last."""
+        return any(walk.place == place and walk.steps > 1 for walk in self._walks)
+
 
 # --- files --------------------------------------------------------------------------
 

@@ -18,7 +18,7 @@ Must not know: errno, bytes names, file handles, blocks.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator
 from functools import partial
 from typing import NamedTuple
 
@@ -32,6 +32,7 @@ from s3mount.namespace.directory import Directory, Sighting, shown_at
 from s3mount.namespace.inodes import Inodes, Node
 from s3mount.namespace.known import END, START, after
 from s3mount.namespace.listing import DELIMITER, KEY_MAX, Chapter, delimited, flat, is_showable
+from s3mount.namespace.order import Place, entries_after
 from s3mount.s3.bucket import Bucket
 
 log = logging.getLogger(__name__)
@@ -64,6 +65,7 @@ class Tree:
         negative_ttl: float,
     ) -> None:
         self._bucket = bucket
+        self._prefix = prefix
         self._flights: Flights[Chapter] = Flights(nursery)
         self._metadata_ttl = metadata_ttl
         self._negative_ttl = negative_ttl
@@ -172,6 +174,33 @@ class Tree:
         if learned is None or directory.inos.get(node.name) != node.ino:
             return 0.0
         return max(0.0, learned + self._metadata_ttl - trio.current_time())
+
+    # --- looking ahead --------------------------------------------------------------
+
+    def info(self, place: Place) -> ObjectInfo | None:
+        """The file at a place, as far as it is known; None when no file is."""
+        directory = self._directories.get(place.prefix)
+        if directory is None or place.name in directory.directories:
+            return None
+        return directory.files.get(place.name)
+
+    def files_after(self, place: Place) -> Iterator[Place]:
+        """The files behind a place in tree order, as far as the tree is known without a gap.
+
+        Across the end of the directory only when a walk goes on there.
+        """
+        top = self._prefix if self.ahead.is_walking(place.prefix) else place.prefix
+        oldest = trio.current_time() - self._metadata_ttl
+        for step in entries_after(self._directories, place, top=top, not_before=oldest):
+            if step.is_dark:
+                return
+            if not step.is_directory:
+                yield step.place
+
+    def file_names(self, prefix: str) -> Collection[str]:
+        """The names of all known files of a directory, in no order."""
+        directory = self._directories.get(prefix)
+        return () if directory is None else directory.files.keys()
 
     # --- learning -----------------------------------------------------------------
 

@@ -30,7 +30,9 @@ def _pause_for_ever() -> NoReturn:
         signal.pause()
 
 
-def serve(config: Config, ready: Callable[[], None]) -> None:
+def serve(
+    config: Config, ready: Callable[[], None], stopping: Callable[[], None] = lambda: None
+) -> None:
     """What s3mount.daemon.serve does, as far as the command can see."""
     umask = os.umask(0)
     os.umask(umask)
@@ -55,6 +57,7 @@ def serve(config: Config, ready: Callable[[], None]) -> None:
         partial.write_text(repr(report))
         partial.rename(started)
     _BEHAVIOURS[behaviour](ready)
+    stopping()
 
 
 def _ready(ready: Callable[[], None]) -> None:
