@@ -9,11 +9,11 @@ from pathlib import Path
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
-from benchmarks.report import OURS, Result, median
+from benchmarks.report import OURS, Result, median, shown
 
 COLUMNS = 4
 COLOURS = {OURS: "#d1495b"}
-PEER, LIMIT, FAILED = "#7d8597", "#c9d6df", "#f1e3b6"
+PEER, LIMIT = "#7d8597", "#c9d6df"
 
 
 def draw(path: Path, results: Sequence[Result]) -> None:
@@ -33,8 +33,9 @@ def draw(path: Path, results: Sequence[Result]) -> None:
         panel.barh(names, [value or 0.0 for value in values], color=colours)
         for place, (value, (_, runs)) in enumerate(zip(values, entries, strict=True)):
             problem = next((run.problem for run in runs if run.problem), "")
-            label = f" {value:.3g}" if value is not None else f" {problem[:28]}"
-            panel.text(0 if value is None else value, place, label, va="center", fontsize=7)
+            wrong = ", WRONG" if any(run.wrong for run in runs) else ""
+            label = f" {shown(value)}" if value is not None else f" {problem[:28]}"
+            panel.text(0 if value is None else value, place, label + wrong, va="center", fontsize=7)
         panel.invert_yaxis()
         panel.margins(x=0.18)
         better = "more is better" if result.row.higher_is_better else "less is better"

@@ -66,6 +66,7 @@ def _s3mount(target: Target) -> list[str]:
         *(target.bucket, str(target.mountpoint), "-f", "--endpoint-url", target.endpoint_url),
         *("--path-style", "--region", REGION),
         *("--cache-dir", str(target.cache_dir), "--cache-size", f"{CACHE_MIB // 1024}G"),
+        *(("--ca-bundle", str(target.ca_path)) if target.ca_path else ()),
     ]
 
 
@@ -175,14 +176,10 @@ def _go_environment(target: Target) -> dict[str, str]:
     return {"SSL_CERT_FILE": str(target.ca_path)} if target.ca_path else {}
 
 
-def _boto_environment(target: Target) -> dict[str, str]:
-    return {"AWS_CA_BUNDLE": str(target.ca_path)} if target.ca_path else {}
-
-
 PROGRAMS: Mapping[str, Program] = {
     program.name: program
     for program in (
-        Program("s3mount", "S3MOUNT", _s3mount, "s3mount", _boto_environment),
+        Program("s3mount", "S3MOUNT", _s3mount, "s3mount"),
         Program("s3fs", "S3FS", _s3fs, "s3fs", _s3fs_environment),
         Program("rclone", "RCLONE", _rclone_off, "rclone", has_disk_cache=False),
         Program("rclone-full", "RCLONE", _rclone_full, "rclone"),

@@ -12,6 +12,7 @@ from benchmarks.measure import Run
 from benchmarks.rows import Row
 
 OURS = "s3mount"
+CALM = "fault-none"
 
 
 @dataclass(slots=True)
@@ -53,7 +54,8 @@ def gain(row: Row, ours: float, other: float) -> float:
     return other / ours if ours else float("inf")
 
 
-def _number(value: float) -> str:
+def shown(value: float) -> str:
+    """Three digits, or all those before the point."""
     if value >= 1000:
         return f"{value:,.0f}"
     return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
@@ -63,7 +65,7 @@ def _cell(runs: Sequence[Run]) -> str:
     value = median(runs)
     if value is None:
         return next((run.problem for run in runs if run.problem), "?")[:24]
-    return _number(value) + (" WRONG" if any(run.wrong for run in runs) else "")
+    return shown(value) + (" WRONG" if any(run.wrong for run in runs) else "")
 
 
 def _table(header: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
@@ -76,8 +78,29 @@ def _table(header: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
     )
 
 
+def _calm(results: Sequence[Result]) -> Mapping[str, float]:
+    """What each program does without faults."""
+    return {
+        name: value
+        for result in results
+        if result.row.name == CALM
+        for name, runs in result.programs.items()
+        if (value := median(runs))
+    }
+
+
 def summary(results: Sequence[Result], programs: Sequence[str]) -> str:
     """One line per row: medians, and s3mount's figure as a multiple of the best others'."""
+    calm = _calm(results)
+
+    def cell(result: Result, name: str) -> str:
+        runs = result.programs.get(name)
+        if runs is None:
+            return ""
+        value = median(runs)
+        if result.row.unit != "ops" or value is None or name not in calm:
+            return _cell(runs)
+        return f"{_cell(runs)}, {value / calm[name]:.2f} of calm"
 
     def line(result: Result) -> list[str]:
         ours, peer = median(result.programs.get(OURS, [])), best_peer(result)
@@ -88,13 +111,12 @@ def summary(results: Sequence[Result], programs: Sequence[str]) -> str:
         choose = max if result.row.higher_is_better else min
         return [
             f"{result.row.title}, {result.row.unit}",
-            *(_cell(result.programs.get(name, [])) if name in result.programs else ""
-              for name in programs),
+            *(cell(result, name) for name in programs),
             ", ".join(limits),
             f"{gain(result.row, ours, peer[1]):.2f} ({peer[0]})" if ours and peer else "",
             f"{gain(result.row, ours, choose(best_limits)):.2f}" if ours and best_limits else "",
             result.row.reach,
-        ]  # fmt: skip
+        ]
 
     header = ["work, unit", *programs, "limit", "x best peer", "x limit", "to reach"]
     return _table(header, [line(result) for result in results])
@@ -108,22 +130,22 @@ def _detail_line(name: str, runs: Sequence[Run]) -> list[str]:
     """The run whose figure is the median stands for its requests; the worst for its memory."""
     value = median(runs)
     done = [run for run in runs if run.value is not None] or list(runs)
-    shown = min(done, key=lambda run: abs((run.value or 0) - (value or 0)))
+    middle = min(done, key=lambda run: abs((run.value or 0) - (value or 0)))
     values = [run.value for run in done if run.value is not None]
-    spread = f"{_number(min(values))}-{_number(max(values))}" if values else ""
-    more = [f"{key} {_number(number)}" for key, number in shown.details.items() if number]
+    spread = f"{shown(min(values))}-{shown(max(values))}" if values else ""
+    more = [f"{key} {shown(number)}" for key, number in middle.details.items() if number]
     more += sorted({f"WRONG: {run.wrong}" for run in runs if run.wrong})
     more += sorted({run.problem for run in runs if run.problem})
     return [
         name,
         _cell(runs),
         spread,
-        _kinds(shown.requests),
-        f"{shown.fetched / 1e6:.1f}",
+        _kinds(middle.requests),
+        f"{middle.fetched / 1e6:.1f}",
         f"{max(run.peak_rss for run in runs) / 2**20:.0f}",
-        f"{shown.cpu:.2f}",
-        f"{shown.dollars:.6f}",
-        "; ".join(more)[:160],
+        f"{middle.cpu:.2f}",
+        f"{middle.dollars:.6f}",
+        "; ".join(more)[:120],
     ]
 
 

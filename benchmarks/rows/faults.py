@@ -50,6 +50,7 @@ class Field(IntEnum):
     SHORT = auto()
     ERRORS = auto()
     EIO = auto()
+    ESTALE = auto()
     WORST_US = auto()
     DONE = auto()
 
@@ -124,8 +125,8 @@ def _count_operation(root: Path, number: int, source: random.Random, tally: Tall
         problem = _operation(root, number, source)
     except OSError as error:
         tally.add(me, Field.ERRORS)
-        if error.errno == errno.EIO:
-            tally.add(me, Field.EIO)
+        if error.errno in {errno.EIO, errno.ESTALE}:
+            tally.add(me, Field[errno.errorcode[error.errno]])
         return False
     finally:
         tally.worst(me, time.monotonic() - start)
@@ -172,6 +173,7 @@ def _outcome(value: float, tally: Tally, struck: int) -> Outcome:
         "short": sum(tally.of(Field.SHORT)),
         "errors": sum(tally.of(Field.ERRORS)),
         "EIO": sum(tally.of(Field.EIO)),
+        "ESTALE": sum(tally.of(Field.ESTALE)),
         "hung": tally.of(Field.DONE).count(0),
         "worst s": max(tally.of(Field.WORST_US)) / 1e6,
         "struck": struck,
@@ -235,7 +237,10 @@ def _comes_back(stage: Stage) -> Outcome:
     seconds = time.monotonic() - back
     _join(readers, time.monotonic())
     outcome = _outcome(seconds, after, 0)
-    during = {f"outage {field.name.lower()}": float(sum(tally.of(field))) for field in Field}
+    during = {
+        f"{field.name.lower()} in the outage": float(sum(tally.of(field)))
+        for field in (Field.OPS, Field.WRONG, Field.ERRORS)
+    }
     return Outcome(seconds, {**outcome.details, **during}, outcome.wrong)
 
 
