@@ -23,7 +23,9 @@ ERRNOS: dict[type[Exception], int] = {
     errors.VersionChanged: errno.ESTALE,
     errors.Unreachable: errno.EHOSTUNREACH,
     errors.TlsError: errno.EPROTO,
-    errors.Throttled: errno.EAGAIN,
+    # Not EAGAIN: to Python's io that is a file with nothing to read yet, so that read() returns
+    # what it has so far as if it were all.
+    errors.Throttled: errno.EBUSY,
     errors.ServerError: errno.EREMOTEIO,  # "Remote I/O error": theirs, not this machine's
     errors.BadReply: errno.EIO,
     errors.Interrupted: errno.EIO,
