@@ -28,6 +28,7 @@ from s3mount.errors import (
     NoSuchFile,
     NotADirectory,
     NotFound,
+    RequestError,
     Stale,
     VersionChanged,
 )
@@ -42,6 +43,9 @@ from s3mount.reading.readahead import Readahead
 # st_blksize: tools size their buffers by it. 128 KiB is what cp and cat use at least; Python
 # allocates a buffer of this size for every open(), so 1 MiB would slow thousands of small files.
 BLKSIZE = 128 * 1024
+
+# The kernel's second try comes within milliseconds.
+FAILURE_SECONDS = 0.5
 
 
 class Attr(NamedTuple):
@@ -79,9 +83,35 @@ class Look:
     directory_mtime_ns: int
 
 
-class _File(NamedTuple):
-    node: Node
-    handle: Handle
+class _File:
+    """One open file, and the reads of it that failed a moment ago.
+
+    When a readahead fails, the kernel asks a second time for the page that somebody waits
+    for (filemap_read_folio), and only then tells the program. Without a memory of the first
+    answer, read(2) would last two deadlines.
+    """
+
+    __slots__ = ("_failures", "handle", "node")
+
+    def __init__(self, node: Node, handle: Handle) -> None:
+        self.node = node
+        self.handle = handle
+        self._failures: list[tuple[int, int, float, RequestError]] = []
+
+    def remember(self, offset: int, size: int, failure: RequestError) -> None:
+        """The read of these bytes failed."""
+        until = trio.current_time() + FAILURE_SECONDS
+        self._failures = [*self._failures[-7:], (offset, offset + size, until, failure)]
+
+    def recall(self, offset: int) -> RequestError | None:
+        """The failure that a read from `offset` on just had; once."""
+        now = trio.current_time()
+        for each in self._failures:
+            start, stop, until, failure = each
+            if start <= offset < stop and now < until:
+                self._failures.remove(each)
+                return failure
+        return None
 
 
 class _Directory:
@@ -116,6 +146,9 @@ class Filesystem:
         self._directories: dict[int, _Directory] = {}
         # Called, and waited for, when an inode's attributes changed under the kernel.
         self.on_changed: Callable[[int], Awaitable[None]] = _nothing
+        # Called when names of the directory `ino` are gone, or stand for another inode now.
+        self.on_lost: Callable[[int, list[str]], None] = lambda _ino, _names: None
+        tree.on_lost = self._lose
 
     # --- names --------------------------------------------------------------------
 
@@ -198,6 +231,10 @@ class Filesystem:
 
     # --- files --------------------------------------------------------------------
 
+    def is_current(self, ino: int) -> bool:
+        """Whether the inode's name still stands for it, as far as is known."""
+        return self._tree.is_current(self._node(ino))
+
     def open(self, ino: int) -> int:
         """A handle on the version that the inode stands for. Costs no request."""
         node = self._node(ino)
@@ -217,18 +254,27 @@ class Filesystem:
         file = self._files.get(fh)
         if file is None:
             raise BadHandle(f"no open file has the handle {fh}")
+        if (failure := file.recall(offset)) is not None:
+            raise failure.with_traceback(None)
         try:
             data = await file.handle.read(offset, size)
         except (VersionChanged, NotFound) as gone:
             data = await self._read_new_version(file, offset, size, gone)
+        except RequestError as error:
+            file.remember(offset, size, error)
+            raise
         file.node.was_read = True
         return data
 
     async def _read_new_version(
         self, file: _File, offset: int, size: int, gone: VersionChanged | NotFound
     ) -> memoryview:
-        """Go on with the version that replaced the handle's, if nothing was handed out yet."""
-        node, handle = file
+        """Go on with the version that replaced the handle's, if nothing was handed out yet.
+
+        Not with a shorter one: the kernel, which takes the file for longer, would fill what
+        is missing with zeros.
+        """
+        node, handle = file.node, file.handle
         self._tree.doubt(node)
         name = node.name
         if node.info == handle.info:
@@ -237,6 +283,9 @@ class Filesystem:
             if await self._tree.adopt(node) is None:
                 raise Stale(f"{name!r} was deleted before it was read") from gone
         assert node.info is not None
+        if node.info.size < handle.info.size:
+            self._tree.doubt(node)
+            raise Stale(f"{name!r} was replaced by a shorter file") from gone
         handle.switch(node.info)
         await self.on_changed(node.ino)
         try:
@@ -251,6 +300,9 @@ class Filesystem:
             file.handle.close()
 
     # --- nodes --------------------------------------------------------------------
+
+    def _lose(self, ino: int, names: list[str]) -> None:
+        self.on_lost(ino, names)
 
     def _node(self, ino: int) -> Node:
         node = self._tree.inodes.get(ino)

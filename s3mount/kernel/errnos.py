@@ -43,6 +43,7 @@ ERRNOS: dict[type[Exception], int] = {
 
 EIO = errno.EIO
 EROFS = errno.EROFS
+ESTALE = errno.ESTALE
 
 
 def errno_of(error: Exception) -> int:

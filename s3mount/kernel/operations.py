@@ -37,7 +37,7 @@ from pyfuse3 import (
 
 from s3mount.errors import FileError, NotFound, S3MountError, Stale
 from s3mount.filesystem import BLKSIZE, Attr, Filesystem
-from s3mount.kernel.errnos import EIO, EROFS, errno_of
+from s3mount.kernel.errnos import EIO, EROFS, ESTALE, errno_of
 
 log = logging.getLogger(__name__)
 
@@ -121,6 +121,7 @@ class Operations(pyfuse3.Operations):
         super().__init__()
         self._filesystem = filesystem
         filesystem.on_changed = self._invalidate_attributes
+        filesystem.on_lost = _invalidate_entries
 
     # --- names --------------------------------------------------------------------
 
@@ -135,8 +136,12 @@ class Operations(pyfuse3.Operations):
         return _absent(ttl) if attr is None else _entry(attr)
 
     async def forget(self, inode_list: Sequence[tuple[InodeT, int]]) -> None:
-        for ino, nlookup in inode_list:
-            self._filesystem.forget(ino, nlookup)
+        # There is no answer to it: not even FUSEError may leave it.
+        try:
+            for ino, nlookup in inode_list:
+                self._filesystem.forget(ino, nlookup)
+        except Exception:
+            log.exception("forget failed: this is a bug, please report it")
 
     @_answers
     async def getattr(self, inode: InodeT, ctx: RequestContext) -> EntryAttributes:
@@ -151,7 +156,7 @@ class Operations(pyfuse3.Operations):
     @_answers
     async def readdir(self, fh: FileHandleT, start_id: int, token: ReaddirToken) -> None:
         for entry in await self._filesystem.entries(fh, start_id):
-            name = FileNameT(os.fsencode(entry.name))
+            name = FileNameT(entry.name.encode())
             if not pyfuse3.readdir_reply(token, name, _entry(entry.attr), entry.cursor):
                 return
             self._filesystem.taken(entry)
@@ -166,6 +171,8 @@ class Operations(pyfuse3.Operations):
     async def open(self, inode: InodeT, flags: FlagT, ctx: RequestContext) -> FileInfo:
         if flags & (os.O_WRONLY | os.O_RDWR | os.O_TRUNC | os.O_APPEND):
             raise FUSEError(EROFS)
+        if not self._filesystem.is_current(inode):
+            raise FUSEError(ESTALE)  # has the kernel look the name up anew, and open what is there
         # An inode is one version of an object: its pages stay right for as long as it lives.
         return FileInfo(fh=FileHandleT(self._filesystem.open(inode)), keep_cache=True)
 
@@ -262,6 +269,12 @@ class Operations(pyfuse3.Operations):
         ctx: RequestContext,
     ) -> tuple[FileInfo, EntryAttributes]:
         raise FUSEError(EROFS)
+
+
+def _invalidate_entries(ino: int, names: list[str]) -> None:
+    """Have the kernel forget the names. pyfuse3 does it later, in a thread of its own."""
+    for name in names:
+        pyfuse3.invalidate_entry_async(InodeT(ino), FileNameT(name.encode()), ignore_enoent=True)
 
 
 def _invalidate_attributes(ino: int) -> None:

@@ -148,7 +148,15 @@ class Tree:
             return
         directory = node.parent.directory
         directory.forget(node.name)
+        if directory.inos.get(node.name) == node.ino:
+            del directory.inos[node.name]
         self.on_lost(directory.ino, [node.name])
+
+    def is_current(self, node: Node) -> bool:
+        """Whether the node's name still stands for it, as far as is known."""
+        if node.parent is None or node.parent.directory is None:
+            return True
+        return node.parent.directory.inos.get(node.name) == node.ino
 
     async def adopt(self, node: Node) -> ObjectInfo | None:
         """Let the file's node stand for the version that is in the bucket now.
@@ -171,7 +179,7 @@ class Tree:
             return self._metadata_ttl
         directory = node.parent.directory
         learned = directory.known.since(shown_at(node.name))
-        if learned is None or directory.inos.get(node.name) != node.ino:
+        if learned is None or not self.is_current(node):
             return 0.0
         return max(0.0, learned + self._metadata_ttl - trio.current_time())
 
