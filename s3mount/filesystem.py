@@ -33,6 +33,7 @@ from s3mount.errors import (
     VersionChanged,
 )
 from s3mount.files_ahead import FilesAhead
+from s3mount.model import ObjectInfo
 from s3mount.namespace.inodes import Node
 from s3mount.namespace.listing import NAME_MAX
 from s3mount.namespace.tree import Found, Listing, Tree
@@ -46,6 +47,8 @@ BLKSIZE = 128 * 1024
 
 # The kernel's second try comes within milliseconds.
 FAILURE_SECONDS = 0.5
+# Versions that a read goes through, each gone when its bytes were asked for, until it gives up.
+_MOST_VERSIONS = 4
 
 
 class Attr(NamedTuple):
@@ -257,41 +260,47 @@ class Filesystem:
         if (failure := file.recall(offset)) is not None:
             raise failure.with_traceback(None)
         try:
-            data = await file.handle.read(offset, size)
-        except (VersionChanged, NotFound) as gone:
-            data = await self._read_new_version(file, offset, size, gone)
+            return await self._read(file.node, file.handle, offset, size)
         except RequestError as error:
             file.remember(offset, size, error)
             raise
-        file.node.was_read = True
-        return data
 
-    async def _read_new_version(
-        self, file: _File, offset: int, size: int, gone: VersionChanged | NotFound
-    ) -> memoryview:
-        """Go on with the version that replaced the handle's, if nothing was handed out yet.
+    async def _read(self, node: Node, handle: Handle, offset: int, size: int) -> memoryview:
+        """The bytes of the version that the node stands for at the moment of the answer."""
+        for _ in range(_MOST_VERSIONS):
+            assert node.info is not None
+            if not handle.info.is_same_version(node.info):
+                handle.switch(node.info)
+            version = handle.info
+            try:
+                data = await handle.read(offset, size)
+            except (VersionChanged, NotFound) as gone:
+                await self._take_new_version(node, version, gone)
+                continue
+            # Another reader may have taken a new version meanwhile: these bytes are of one
+            # that the inode no longer stands for, then.
+            if version.is_same_version(node.info):
+                node.was_read = True
+                return data
+        raise Stale(f"{node.name!r} is being replaced again and again")
 
-        Not with a shorter one: the kernel, which takes the file for longer, would fill what
-        is missing with zeros.
-        """
-        node, handle = file.node, file.handle
+    async def _take_new_version(
+        self, node: Node, version: ObjectInfo, gone: VersionChanged | NotFound
+    ) -> None:
+        """Let the node stand for what replaced `version`, unless any of that was handed out."""
         self._tree.doubt(node)
-        name = node.name
-        if node.info == handle.info:
-            if node.was_read:
-                raise Stale(f"{name!r} was replaced or deleted while it was read") from gone
-            if await self._tree.adopt(node) is None:
-                raise Stale(f"{name!r} was deleted before it was read") from gone
         assert node.info is not None
-        if node.info.size < handle.info.size:
+        if not node.info.is_same_version(version):
+            return  # another reader did it
+        if node.was_read:
+            raise Stale(f"{node.name!r} was replaced or deleted while it was read") from gone
+        now = await self._tree.adopt(node)
+        if now is None:
+            raise Stale(f"{node.name!r} was deleted before it was read") from gone
+        if now.is_same_version(version):
             self._tree.doubt(node)
-            raise Stale(f"{name!r} was replaced by a shorter file") from gone
-        handle.switch(node.info)
+            raise Stale(f"{node.name!r} was replaced, and cannot go on as the same file") from gone
         await self.on_changed(node.ino)
-        try:
-            return await handle.read(offset, size)
-        except (VersionChanged, NotFound) as again:
-            raise Stale(f"{name!r} is being replaced again and again") from again
 
     def release(self, fh: int) -> None:
         """The file was closed."""

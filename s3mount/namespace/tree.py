@@ -161,13 +161,18 @@ class Tree:
     async def adopt(self, node: Node) -> ObjectInfo | None:
         """Let the file's node stand for the version that is in the bucket now.
 
-        Only for a node of which no byte was handed out: the kernel has no page of it.
-        Returns that version, or None when no file is left there. Raises any `RequestError`.
+        Returns what it stands for then, or None when no file is left there. It stays what
+        it is when any byte of it was handed out (the kernel has pages of it), and when the
+        new version is shorter: the kernel, which takes the file for longer, would fill what
+        is missing with zeros. Raises any `RequestError`.
         """
         assert node.parent is not None
         found = await self.lookup(node.parent, node.name)
         if found.node is None or found.node.info is None:
             return None
+        assert node.info is not None
+        if node.was_read or found.node.info.size < node.info.size:
+            return node.info
         assert node.parent.directory is not None
         node.parent.directory.inos[node.name] = node.ino
         node.info = found.node.info
