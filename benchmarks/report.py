@@ -102,23 +102,23 @@ def summary(results: Sequence[Result], programs: Sequence[str]) -> str:
             return _cell(runs)
         return f"{_cell(runs)}, {value / calm[name]:.2f} of calm"
 
+    def against(row: Row, ours: float | None, name: str, runs: Sequence[Run]) -> str:
+        value = median(runs)
+        times = f" ({gain(row, ours, value):.2f})" if ours and value else ""
+        return f"{name} {_cell(runs)}{times}"
+
     def line(result: Result) -> list[str]:
         ours, peer = median(result.programs.get(OURS, [])), best_peer(result)
-        limits = [f"{name} {_cell(runs)}" for name, runs in result.limits.items()]
-        best_limits = [
-            value for runs in result.limits.values() if (value := median(runs)) is not None
-        ]
-        choose = max if result.row.higher_is_better else min
+        limits = [against(result.row, ours, name, runs) for name, runs in result.limits.items()]
         return [
             f"{result.row.title}, {result.row.unit}",
             *(cell(result, name) for name in programs),
-            ", ".join(limits),
             f"{gain(result.row, ours, peer[1]):.2f} ({peer[0]})" if ours and peer else "",
-            f"{gain(result.row, ours, choose(best_limits)):.2f}" if ours and best_limits else "",
+            ", ".join(limits),
             result.row.reach,
         ]
 
-    header = ["work, unit", *programs, "limit", "x best peer", "x limit", "to reach"]
+    header = ["work, unit", *programs, "x best peer", "limit (x)", "to reach"]
     return _table(header, [line(result) for result in results])
 
 
