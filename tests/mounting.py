@@ -71,6 +71,20 @@ def has_ended(pid: int, seconds: float = 0.0) -> bool:
         os.close(pidfd)
 
 
+def is_held_elsewhere(path: Path) -> bool:
+    """Whether a mount namespace other than ours has a copy of what was mounted there.
+
+    Whoever made one (a container, unshare(1)) took all mounts along: ours lives on in it.
+    """
+    for mountinfo in Path("/proc").glob("[0-9]*/mountinfo"):
+        try:
+            if f" {path} " in mountinfo.read_text():
+                return True
+        except OSError:  # the process ended meanwhile
+            continue
+    return False
+
+
 class Mounted:
     """One bucket, mounted by a daemon of its own."""
 
@@ -113,6 +127,8 @@ class Mounted:
         """Leave no mount and no daemon behind; fail when that took force."""
         if mounts_at(self.path):
             subprocess.run(["umount", "-l", self.path], check=True)
+        if is_held_elsewhere(self.path):
+            os.kill(self.pid, signal.SIGTERM)
         if not has_ended(self.pid, SECONDS):
             os.kill(self.pid, signal.SIGKILL)
             assert has_ended(self.pid, SECONDS)
@@ -154,17 +170,26 @@ class Mounts:
         endpoint_url: str | None = None,
         cache: str | None = "cache",
         prefix: Iterable[str] = (),
+        program: Iterable[str] | None = None,
     ) -> Mounted:
         """Run s3mount, which detaches, and return what it mounted.
 
         `prefix` is put before the command (setpriv, env...). Without `at` the mountpoint
-        is a new directory; `cache` is the name of its cache directory, None for no cache.
+        is a new directory; `cache` is the name of its cache directory, None for no cache;
+        `program` is run instead of s3mount.
         """
         path = at or self._directory / f"mnt{len(self._made)}"
         path.mkdir(exist_ok=True)
         log_file = self._directory / f"{path.name}.{len(self._made)}.log"
         arguments = self.arguments(source, path, endpoint_url=endpoint_url, cache=cache)
-        command = [*prefix, *python(), *arguments, "--log-file", str(log_file), *options]
+        command = [
+            *prefix,
+            *(program or python()),
+            *arguments,
+            "--log-file",
+            str(log_file),
+            *options,
+        ]
         before = set(processes_with(str(path)))
         done = subprocess.run(
             command, env=self.environment(), capture_output=True, text=True, check=False, timeout=90
