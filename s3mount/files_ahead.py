@@ -103,7 +103,7 @@ class FilesAhead:
     def _by_locale(self, place: Place) -> Iterator[Place]:
         """The files of the same directory as a locale such as en_US sorts them."""
         prefix = place.prefix
-        names = self._tree.file_names(prefix)
+        names = self._tree.names(prefix)
         if len(names) > SORTED_MOST:
             return
         if self._sorted[:2] != (prefix, len(names)):

@@ -139,7 +139,9 @@ class DirectoriesAhead:
 
     def _is_all_files(self, prefix: str) -> bool:
         directory = self._directories.get(prefix)
-        return directory is not None and len(directory) >= ALL_FILES and not directory.directories
+        if directory is None or len(directory) < ALL_FILES:
+            return False
+        return not directory.entries.directories
 
     def _first_dark_key(self, prefix: str) -> str:
         directory = self._directories.get(prefix)

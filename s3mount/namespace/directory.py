@@ -10,23 +10,21 @@ where file and directory of one name fall together: once all keys below "blue/" 
 known it is decided which of the two is shown, so a listing can be handed out while
 its pages still arrive, each name once. A directory shadows a file of its name.
 
-INVARIANTS
-- `order` holds each name of `files` or `directories` once, sorted by name + "/".
-- An ino in `inos` belongs to one version of one file, or to one directory; when a
-  name's object changes its ETag or its kind, its ino is dropped, so that the kernel's
-  cached pages of two versions never meet in one inode.
+INVARIANT: an ino belongs to one version of one file, or to one directory; when a name's
+object changes its ETag or its kind, its ino is dropped, so that the kernel's cached
+pages of two versions never meet in one inode.
 
 No I/O: time is given as an argument, pages come as chapters.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_left, insort
 from typing import NamedTuple
 
 from s3mount.model import ObjectInfo
+from s3mount.namespace.entries import Entries, shown_at
 from s3mount.namespace.known import END, START, Known
-from s3mount.namespace.listing import DELIMITER, Chapter
+from s3mount.namespace.listing import Chapter
 
 
 class Sighting(NamedTuple):
@@ -42,28 +40,31 @@ class Sighting(NamedTuple):
         return self.info is None and not self.is_directory
 
 
-def shown_at(name: str) -> str:
-    """The position of `name` in the order in which entries are shown."""
-    return name + DELIMITER
-
-
 class Directory:
     """The children of one key prefix, as far as they are known."""
 
-    __slots__ = ("dark_lookups", "directories", "files", "ino", "inos", "known", "marker",
-                 "order", "prefix", "tokens")  # fmt: skip
+    __slots__ = ("dark_lookups", "entries", "ino", "known", "marker", "prefix", "tokens")
 
     def __init__(self, prefix: str, grain: float = 0.0) -> None:
         self.prefix = prefix
         self.ino = 0  # once the directory itself was handed out
-        self.files: dict[str, ObjectInfo] = {}
-        self.directories: dict[str, None] = {}
-        self.inos: dict[str, int] = {}
+        self.entries = Entries()
         self.known = Known(grain)
         self.marker: ObjectInfo | None = None
         self.tokens: dict[str, str] = {}  # where a page ended -> the token that goes on from there
         self.dark_lookups = 0
-        self.order: list[str] = []
+
+    # --- asking -------------------------------------------------------------------
+
+    def file(self, name: str) -> ObjectInfo | None:
+        """The file `name`, also where a directory shadows it; None when none is known."""
+        i = self.entries.find(name)
+        return None if i < 0 else self.entries.file(i, self.prefix)
+
+    def is_directory(self, name: str) -> bool:
+        """Whether a directory `name` is known."""
+        i = self.entries.find(name)
+        return i >= 0 and self.entries.is_directory(i)
 
     def find(self, name: str, *, positive: float, negative: float) -> Sighting | None:
         """What is known of `name`, or None when S3 must be asked.
@@ -74,28 +75,48 @@ class Directory:
         behind = self.known.since(shown_at(name))
         if behind is None:
             return None
-        if name in self.directories:
-            return Sighting(None, True, behind) if behind >= positive else None
+        sighting = self.sighting(name, behind)
+        if sighting.is_directory:
+            return sighting if behind >= positive else None
         at = self.known.since(name)
         if at is None:
             return None
         learned = min(at, behind)
-        info = self.files.get(name)
-        if learned < (negative if info is None else positive):
+        if learned < (negative if sighting.is_absent else positive):
             return None
-        return Sighting(info, False, learned)
-
-    def shown(self, lo: str, hi: str, limit: int | None = None) -> list[str]:
-        """The names whose positions (`shown_at`) lie in [lo, hi), in order, at most `limit`."""
-        i = bisect_left(self.order, lo, key=shown_at)
-        j = len(self.order) if hi == END else bisect_left(self.order, hi, i, key=shown_at)
-        return self.order[i : j if limit is None else min(j, i + limit)]
+        return sighting._replace(learned=learned)
 
     def sighting(self, name: str, learned: float) -> Sighting:
         """What is shown under `name` now, without a look at its age."""
-        if name in self.directories:
+        i = self.entries.find(name)
+        if i < 0:
+            return Sighting(None, False, learned)
+        if self.entries.is_directory(i):
             return Sighting(None, True, learned)
-        return Sighting(self.files.get(name), False, learned)
+        return Sighting(self.entries.file(i, self.prefix), False, learned)
+
+    def shown(self, lo: str, hi: str, limit: int | None = None) -> list[str]:
+        """The names whose positions (`shown_at`) lie in [lo, hi), in order, at most `limit`."""
+        i, j = self._rows(lo, hi)
+        return self.entries.names[i : j if limit is None else min(j, i + limit)]
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    # --- inode numbers ------------------------------------------------------------
+
+    def ino_of(self, name: str) -> int:
+        """The inode number that the entry was given; 0 for none, or for no such entry."""
+        i = self.entries.find(name)
+        return 0 if i < 0 else self.entries.ino(i)
+
+    def set_ino(self, name: str, ino: int) -> None:
+        """The entry, if it is known, has this inode number; 0: none any more."""
+        i = self.entries.find(name)
+        if i >= 0:
+            self.entries.set_ino(i, ino)
+
+    # --- learning -----------------------------------------------------------------
 
     def apply(self, chapter: Chapter, time: float) -> list[str]:
         """Take over what a page tells, as of `time`, except where newer pages told already.
@@ -109,25 +130,23 @@ class Directory:
         return lost
 
     def _apply(self, chapter: Chapter, time: float) -> list[str]:
-        lost = self._drop_absent(chapter)
-        new: list[str] = []
+        lost: list[str] = []
+        self._drop_absent(chapter, lost)
+        new: dict[str, ObjectInfo | None] = {}
         for name, info in chapter.files.items():
-            old = self.files.get(name)
-            self.files[name] = info
-            if name in self.directories:
-                continue
-            if old is None:
-                new.append(name)
-            elif not old.is_same_version(info):
-                self._lose(name, lost)
+            i = self.entries.find(name)
+            if i < 0:
+                new[name] = info
+            else:
+                self._update_file(i, info, lost)
         for name in chapter.directories:
-            if name not in self.directories:
-                self.directories[name] = None
-                if name in self.files:
-                    self._lose(name, lost)
-                else:
-                    new.append(name)
-        self._show(new)
+            i = self.entries.find(name)
+            if i < 0:
+                new.setdefault(name)
+            elif not self.entries.is_directory(i):
+                self.entries.set_directory(i, is_directory=True)
+                self._lose(i, lost)
+        self._insert(new, chapter)
         if chapter.lo == START:
             self.marker = chapter.marker
         self.known.learn(chapter.lo, chapter.hi, time)
@@ -138,59 +157,72 @@ class Directory:
         self.known.forget(name, name + "\0")
         self.known.forget(shown_at(name), shown_at(name) + "\0")
 
-    def __len__(self) -> int:
-        return len(self.order)
+    def _rows(self, lo: str, hi: str) -> tuple[int, int]:
+        """The rows [i, j) whose positions lie in [lo, hi)."""
+        i = self.entries.at(lo)
+        return i, len(self.entries) if hi == END else self.entries.at(hi, i)
 
-    def _drop_absent(self, chapter: Chapter) -> list[str]:
+    def _update_file(self, i: int, info: ObjectInfo, lost: list[str]) -> None:
+        """The row's file is now this one."""
+        old = self.entries.file(i, self.prefix)
+        is_shown = not self.entries.is_directory(i)
+        if is_shown and (old is None or not old.is_same_version(info)):
+            self._lose(i, lost)
+        self.entries.set_file(i, info)
+
+    def _drop_absent(self, chapter: Chapter, lost: list[str]) -> None:
         """Remove what lies in the chapter's interval and is not in the chapter.
 
-        Returns the names that lost their ino by it.
+        What thereby lost its ino is added to `lost`.
         """
+        entries = self.entries
         lo, hi = chapter.lo, chapter.hi
-        lost: list[str] = []
-        i = bisect_left(self.order, lo, key=shown_at)
-        j = len(self.order) if hi == END else bisect_left(self.order, hi, i, key=shown_at)
-        within = self.order[i:j]
-        for name in within:
-            if name in self.directories and name not in chapter.directories:
-                del self.directories[name]
-                self._lose(name, lost)
-            if name >= lo and name in self.files and name not in chapter.files:
-                self._drop_file(name, lost)
-        kept = [name for name in within if name in self.files or name in self.directories]
-        if len(kept) < len(within):
-            self.order[i:j] = kept
-        for name in self._astride(lo, hi):
-            if name not in chapter.files:
-                self._drop_file(name, lost)
-                if name not in self.directories:
-                    del self.order[bisect_left(self.order, shown_at(name), key=shown_at)]
-        return lost
+        i, j = self._rows(lo, hi)
+        for k in range(i, j):
+            name = entries.names[k]
+            if entries.is_directory(k) and name not in chapter.directories:
+                entries.set_directory(k, is_directory=False)
+                self._lose(k, lost)
+            if name >= lo and entries.is_file(k) and name not in chapter.files:
+                self._drop_file(k, lost)
+        # Before the rows are renumbered: those that lie in the interval and are shown behind it.
+        for k in self._astride(lo, hi):
+            if entries.names[k] not in chapter.files:
+                self._drop_file(k, lost)
+                entries.drop_empty(k, k + 1)
+        entries.drop_empty(i, j)
 
-    def _astride(self, lo: str, hi: str) -> list[str]:
-        """The files that lie in [lo, hi) but are shown behind it: hi goes on from their names."""
-        if hi == END:
+    def _astride(self, lo: str, hi: str) -> list[int]:
+        """The rows of files in [lo, hi) that are shown behind it, the last one first.
+
+        Their names are those that `hi` goes on from.
+        """
+        if hi == END or not len(self.entries):
             return []
         starts = (hi[:n] for n in range(1, len(hi)))
-        return [name for name in starts if name in self.files and lo <= name and hi <= name + "/"]
+        rows = [self.entries.find(name) for name in starts if lo <= name and hi <= shown_at(name)]
+        return sorted((k for k in rows if k >= 0 and self.entries.is_file(k)), reverse=True)
 
-    def _drop_file(self, name: str, lost: list[str]) -> None:
-        del self.files[name]
-        if name not in self.directories:
-            self._lose(name, lost)
+    def _drop_file(self, i: int, lost: list[str]) -> None:
+        self.entries.unset_file(i)
+        if not self.entries.is_directory(i):
+            self._lose(i, lost)
 
-    def _lose(self, name: str, lost: list[str]) -> None:
-        if self.inos.pop(name, None) is not None:
-            lost.append(name)
+    def _lose(self, i: int, lost: list[str]) -> None:
+        if self.entries.ino(i):
+            self.entries.set_ino(i, 0)
+            lost.append(self.entries.names[i])
 
-    def _show(self, names: list[str]) -> None:
-        """Insert new names into the order; mostly they all belong at one place."""
-        if not names:
+    def _insert(self, new: dict[str, ObjectInfo | None], chapter: Chapter) -> None:
+        """Insert rows that were not there; mostly they all belong at one place."""
+        if not new:
             return
-        names.sort(key=shown_at)
-        i = bisect_left(self.order, shown_at(names[0]), key=shown_at)
-        if i == len(self.order) or shown_at(names[-1]) < shown_at(self.order[i]):
-            self.order[i:i] = names
+        entries = self.entries
+        names = sorted(new, key=shown_at)
+        i = entries.at(shown_at(names[0]))
+        if i == len(entries) or shown_at(names[-1]) < shown_at(entries.names[i]):
+            entries.insert(i, [(n, new[n], n in chapter.directories) for n in names])
             return
         for name in names:
-            insort(self.order, name, key=shown_at)
+            i = entries.at(shown_at(name), i)
+            entries.insert(i, [(name, new[name], name in chapter.directories)])

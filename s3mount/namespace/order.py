@@ -13,7 +13,8 @@ from collections.abc import Iterator, Mapping
 from itertools import islice
 from typing import NamedTuple
 
-from s3mount.namespace.directory import Directory, shown_at
+from s3mount.namespace.directory import Directory
+from s3mount.namespace.entries import shown_at
 from s3mount.namespace.known import END, START
 from s3mount.namespace.listing import DELIMITER
 
@@ -82,7 +83,7 @@ def _entries(
     """The known entries of the directory `prefix` behind the name, each with its own below."""
     for name in _names(directories, prefix, not_before, behind):
         place = Place(prefix, name)
-        if name not in directories[prefix].directories:
+        if not directories[prefix].is_directory(name):
             yield Step(place, is_directory=False, is_dark=False)
             continue
         is_dark = not is_whole(directories, place.below, not_before)
@@ -95,11 +96,11 @@ def _subdirectories(
 ) -> Iterator[Step]:
     """The same for directories alone."""
     directory = directories.get(prefix)
-    if directory is None or not directory.directories:
+    if directory is None or not directory.entries.directories:
         return  # a directory of a million files is not searched for what it has not
     names = islice(_names(directories, prefix, not_before, behind), SEARCHED_MOST)
     for name in names:
-        if name in directory.directories:
+        if directory.is_directory(name):
             place = Place(prefix, name)
             is_dark = not is_whole(directories, place.below, not_before)
             yield Step(place, is_directory=True, is_dark=is_dark)
@@ -113,7 +114,7 @@ def _names(
     directory = directories.get(prefix)
     if directory is None:
         return
-    order = directory.order
+    order = directory.entries.names
     position = shown_at(behind) if behind else START
     reached = directory.known.reach(position, not_before)
     for i in range(bisect_right(order, position, key=shown_at), len(order)):

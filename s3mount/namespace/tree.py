@@ -28,7 +28,8 @@ from s3mount.errors import BadReply, RequestError
 from s3mount.flight import Flights
 from s3mount.model import ObjectInfo
 from s3mount.namespace.ahead import DirectoriesAhead
-from s3mount.namespace.directory import Directory, Sighting, shown_at
+from s3mount.namespace.directory import Directory, Sighting
+from s3mount.namespace.entries import shown_at
 from s3mount.namespace.inodes import Inodes, Node
 from s3mount.namespace.known import END, START, after
 from s3mount.namespace.listing import DELIMITER, KEY_MAX, Chapter, delimited, flat, is_showable
@@ -148,15 +149,15 @@ class Tree:
             return
         directory = node.parent.directory
         directory.forget(node.name)
-        if directory.inos.get(node.name) == node.ino:
-            del directory.inos[node.name]
+        if directory.ino_of(node.name) == node.ino:
+            directory.set_ino(node.name, 0)
         self.on_lost(directory.ino, [node.name])
 
     def is_current(self, node: Node) -> bool:
         """Whether the node's name still stands for it, as far as is known."""
         if node.parent is None or node.parent.directory is None:
             return True
-        return node.parent.directory.inos.get(node.name) == node.ino
+        return node.parent.directory.ino_of(node.name) == node.ino
 
     async def adopt(self, node: Node) -> ObjectInfo | None:
         """Let the file's node stand for the version that is in the bucket now.
@@ -174,7 +175,7 @@ class Tree:
         if node.was_read or found.node.info.size < node.info.size:
             return node.info
         assert node.parent.directory is not None
-        node.parent.directory.inos[node.name] = node.ino
+        node.parent.directory.set_ino(node.name, node.ino)
         node.info = found.node.info
         return node.info
 
@@ -193,9 +194,9 @@ class Tree:
     def info(self, place: Place) -> ObjectInfo | None:
         """The file at a place, as far as it is known; None when no file is."""
         directory = self._directories.get(place.prefix)
-        if directory is None or place.name in directory.directories:
+        if directory is None or directory.is_directory(place.name):
             return None
-        return directory.files.get(place.name)
+        return directory.file(place.name)
 
     def files_after(self, place: Place) -> Iterator[Place]:
         """The files behind a place in tree order, as far as the tree is known without a gap.
@@ -210,10 +211,10 @@ class Tree:
             if not step.is_directory:
                 yield step.place
 
-    def file_names(self, prefix: str) -> Collection[str]:
-        """The names of all known files of a directory, in no order."""
+    def names(self, prefix: str) -> Collection[str]:
+        """All known names of a directory."""
         directory = self._directories.get(prefix)
-        return () if directory is None else directory.files.keys()
+        return () if directory is None else directory.entries.names
 
     # --- learning -----------------------------------------------------------------
 
@@ -323,12 +324,12 @@ class Tree:
     def _node(self, parent: Node, name: str, sighting: Sighting) -> Node:
         """The node of an entry: the one that the kernel holds, or a new one."""
         assert parent.directory is not None
-        inos = parent.directory.inos
-        ino = inos.get(name)
-        node = None if ino is None else self.inodes.get(ino)
+        ino = parent.directory.ino_of(name)
+        node = self.inodes.get(ino) if ino else None
         if node is None:
-            if ino is None:
-                ino = inos[name] = self.inodes.new_ino()
+            if not ino:
+                ino = self.inodes.new_ino()
+                parent.directory.set_ino(name, ino)
             node = Node(ino, parent, name, info=sighting.info)
             if sighting.is_directory:
                 node.directory = self._directory(parent.directory.prefix + shown_at(name))

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from hypothesis.strategies import DrawFn
 
 from s3mount.model import ObjectInfo
-from s3mount.namespace.directory import Directory, Sighting, shown_at
+from s3mount.namespace.directory import Directory, Sighting
+from s3mount.namespace.entries import shown_at
 from s3mount.namespace.known import END, START, after
 from s3mount.namespace.listing import Chapter
 from tests.namespace.worlds import children, info
@@ -97,7 +98,7 @@ def hear(history: list[tuple[float, Chapter]]) -> tuple[Directory, Table]:
         assert set(lost) == {name for name in changed if not before[name].is_absent}
         assert len(lost) == len(set(lost))
         for name in directory.shown(START, END):
-            directory.inos.setdefault(name, next(inos))
+            directory.set_ino(name, directory.ino_of(name) or next(inos))
     return directory, table
 
 
@@ -153,10 +154,12 @@ def test_an_ino_outlives_a_new_mtime_but_not_a_new_etag() -> None:
     directory = Directory(PREFIX)
     first = ObjectInfo("d/a", 3, '"x"', 1)
     directory.apply(Chapter(PREFIX, START, files={"a": first}), 1.0)
-    directory.inos["a"] = 7
+    directory.set_ino("a", 7)
     touched = first._replace(mtime_ns=2)
     assert directory.apply(Chapter(PREFIX, START, files={"a": touched}), 2.0) == []
-    assert (directory.inos, directory.files["a"]) == ({"a": 7}, touched)
+    assert (directory.ino_of("a"), directory.file("a")) == (7, touched)
     replaced = first._replace(etag='"y"')
     assert directory.apply(Chapter(PREFIX, START, files={"a": replaced}), 3.0) == ["a"]
-    assert not directory.inos
+    assert not directory.ino_of("a")
+    directory.set_ino("b", 8)  # not there: nothing to number
+    assert not directory.ino_of("b")
