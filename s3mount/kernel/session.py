@@ -112,9 +112,10 @@ def _refusal(mountpoint: Path, said: str) -> MountError:
     cures = {
         "user_allow_other": "add the line user_allow_other to /etc/fuse.conf, or mount as root",
         "/dev/fuse: Permission denied": "let users in: chmod 666 /dev/fuse",
+        "no write access": "mount over a directory that you own, or as root",
         "ermission denied": "mount over a directory that you own, or as root",
         "not permitted": "mount as root, or in a container with --cap-add SYS_ADMIN",
-        "fusermount3": "install the package fuse3",
+        "exec fusermount3": "install the package fuse3",
     }
     cure = next((cure for word, cure in cures.items() if word in reason), "see the kernel's log")
     return MountError(f"mounting at {str(mountpoint)!r} failed: {reason}", cure)
