@@ -1,8 +1,8 @@
 """A real S3 over HTTP for tests: moto behind a middleware that counts, as its own process.
 
-Run as a program it binds a free port, prints one line of JSON (`{"port": N}`), and serves
-until its standard input ends: so it never outlives the test run that started it, even
-when that one is killed. Under `/-/` it answers about itself:
+Run as a program (with --cert and --key: over TLS) it binds a free port, prints one line of
+JSON (`{"port": N}`), and serves until its standard input ends: so it never outlives the
+test run that started it, even when that one is killed. Under `/-/` it answers about itself:
 
     GET  /-/requests   every request since the last reset, in order: kind, path, query, range
     POST /-/reset      forgets them
@@ -13,6 +13,7 @@ It imports nothing of s3mount.
 
 from __future__ import annotations
 
+import argparse
 import json
 import logging
 import sys
@@ -108,6 +109,10 @@ def kind_of(method: str, path: str, query: str) -> str:
 
 def main() -> None:
     """Serve on a free port until standard input ends."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--cert")
+    parser.add_argument("--key")
+    arguments = parser.parse_args()
     logging.disable()
     # create_backend_app looks the name up there.
     vars(werkzeug_app)["RegexConverter"] = AnyKeyConverter
@@ -115,7 +120,12 @@ def main() -> None:
     # The application is made before the port is told: the first request is as fast as the next.
     dispatcher.get_application({"PATH_INFO": "/", "REQUEST_METHOD": "GET"})
     server = make_server(
-        "127.0.0.1", 0, Counting(dispatcher), threaded=True, request_handler=KeepAliveHandler
+        "127.0.0.1",
+        0,
+        Counting(dispatcher),
+        threaded=True,
+        request_handler=KeepAliveHandler,
+        ssl_context=(arguments.cert, arguments.key) if arguments.cert else None,
     )
     threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
     print(json.dumps({"port": server.server_address[1]}), flush=True)

@@ -11,6 +11,7 @@ Knows nothing of s3mount: what it says about requests is what the server saw.
 from __future__ import annotations
 
 import json
+import ssl
 import subprocess
 import sys
 import urllib.request
@@ -19,7 +20,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import boto3
 from botocore.config import Config
@@ -39,6 +40,7 @@ class Server:
 
     endpoint_url: str
     process: subprocess.Popen[bytes] | None = None
+    ca_path: Path | None = None
     _client: Any = field(default=None, repr=False)
 
     @property
@@ -51,6 +53,7 @@ class Server:
                 region_name=REGION,
                 aws_access_key_id=ACCESS_KEY,
                 aws_secret_access_key=SECRET_KEY,
+                verify=str(self.ca_path) if self.ca_path else None,
                 config=Config(s3={"addressing_style": "path"}, proxies={}),
             )
         return self._client
@@ -93,17 +96,51 @@ class Server:
         self._control("latency", str(seconds).encode())
 
     def _control(self, what: str, body: bytes | None = None) -> bytes:
-        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        context = ssl.create_default_context(cafile=self.ca_path)
+        opener = urllib.request.build_opener(
+            urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context)
+        )
         with opener.open(f"{self.endpoint_url}/-/{what}", data=body, timeout=10) as answer:
             data: bytes = answer.read()
             return data
 
 
+class Certificate(NamedTuple):
+    """Files of a certificate for 127.0.0.1 and localhost, and of the CA that signed it."""
+
+    ca: Path
+    cert: Path
+    key: Path
+
+
+def make_certificate(directory: Path) -> Certificate:
+    """A new CA and a certificate of its, in `directory`."""
+
+    def openssl(*arguments: str) -> None:
+        subprocess.run(["openssl", *arguments], cwd=directory, check=True, capture_output=True)
+
+    key = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
+    openssl(
+        *("req", "-x509", *key, "-keyout", "ca.key", "-out", "ca.pem", "-days", "30"),
+        *("-subj", "/CN=CA of the tests", "-addext", "keyUsage=critical,keyCertSign"),
+    )
+    openssl(
+        *("req", *key, "-keyout", "server.key", "-out", "server.csr", "-subj", "/CN=localhost"),
+    )
+    (directory / "extensions").write_text("subjectAltName=IP:127.0.0.1,DNS:localhost\n")
+    openssl(
+        *("x509", "-req", "-in", "server.csr", "-CA", "ca.pem", "-CAkey", "ca.key", "-days", "30"),
+        *("-CAcreateserial", "-extfile", "extensions", "-out", "server.pem"),
+    )
+    return Certificate(*(directory / name for name in ("ca.pem", "server.pem", "server.key")))
+
+
 @contextmanager
-def moto_server() -> Iterator[Server]:
+def moto_server(certificate: Certificate | None = None) -> Iterator[Server]:
     """An empty moto in a process of its own, on a free port; ended on the way out."""
+    tls = [f"--cert={certificate.cert}", f"--key={certificate.key}"] if certificate else []
     process = subprocess.Popen(
-        [sys.executable, str(Path(__file__).with_name("moto_server.py"))],
+        [sys.executable, str(Path(__file__).with_name("moto_server.py")), *tls],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
     )
@@ -114,7 +151,9 @@ def moto_server() -> Iterator[Server]:
         line = process.stdout.readline()
         if not line:
             raise RuntimeError(f"moto did not start: exit status {process.wait()}")
-        server = Server(f"http://127.0.0.1:{json.loads(line)['port']}", process)
+        scheme, port = "https" if certificate else "http", json.loads(line)["port"]
+        ca_path = certificate.ca if certificate else None
+        server = Server(f"{scheme}://127.0.0.1:{port}", process, ca_path)
         yield server
     finally:
         if server is not None and server._client is not None:

@@ -75,6 +75,7 @@ class _Request(Job[T]):
         if head.status in {302, 303, 307}:
             raise _NotPlain
         fields = error_fields(connection.read_text(head)) if body else {}
+        self.whole = True
         code, message = fields.get("Code", ""), fields.get("Message", "")
         refusal = Refusal(self.what, head.status, code, message, fields, head.headers)
         return from_refusal(refusal, self.place)
@@ -93,6 +94,7 @@ class _HeadRequest(_Request[ObjectInfo]):
     ) -> ObjectInfo:
         if head.status >= 300:
             raise self.refuse(connection, head, body=False)
+        self.whole = True
         return check_head(head.status, head.headers, self._key)
 
 
@@ -109,7 +111,9 @@ class _ListRequest(_Request[ListPage]):
             raise bucket_missing(self.refuse(connection, head), self.place)
         if head.status != 200:
             raise BadReply(f"the answer to {self.what} is a status {head.status}")
-        return page_of(connection.read_text(head), self.what)
+        text = connection.read_text(head)
+        self.whole = True
+        return page_of(text, self.what)
 
 
 class _RangeRequest(_Request[RangeReply]):
@@ -152,6 +156,7 @@ class _RangeRequest(_Request[RangeReply]):
             cause = from_exception(error, self.what, self.place).cause
             told = f"the body of {self._asked.key!r} broke off after {self.received} bytes: {cause}"
             raise BodyInterrupted(told, received=self.received, info=info) from error
+        self.whole = True
         return RangeReply(info, length)
 
     def _fill(self, connection: Connection, length: int, tell: Callable[[int], None]) -> None:

@@ -49,6 +49,7 @@ class Job(Generic[T]):
         self.lock = threading.Lock()
         self.cancelled = False
         self.writing = False
+        self.whole = False  # set by `receive`: the answer was read to its end
         # Used on the trio thread alone:
         self.task: trio.lowlevel.Task | None = None
         self.raise_cancel: Callable[[], None] | None = None
@@ -95,7 +96,6 @@ class _Worker:
             try:
                 result: outcome.Outcome[Any] = outcome.Value(self._perform(job))
             except BaseException as error:  # noqa: BLE001 - it is raised in the caller's task
-                self._drop()
                 result = outcome.Error(error)
             self._pool.post((self, job, result))
             del job, result
@@ -103,11 +103,16 @@ class _Worker:
 
     def _perform(self, job: Job[T]) -> T:
         data = job.request()
-        connection, head = self._exchange(job, data)
-        result = job.receive(connection, head, lambda index: self._pool.post((job, index)))
-        if not head.keep_alive:
-            self._drop()
-        return result
+        keep = False
+        try:
+            connection, head = self._exchange(job, data)
+            try:
+                return job.receive(connection, head, lambda index: self._pool.post((job, index)))
+            finally:
+                keep = job.whole and head.keep_alive
+        finally:
+            if not keep:
+                self._drop()
 
     def _exchange(self, job: Job[Any], data: bytes) -> tuple[Connection, Head]:
         connection = self._connection
