@@ -40,6 +40,14 @@ class Sighting(NamedTuple):
         return self.info is None and not self.is_directory
 
 
+class Lost(NamedTuple):
+    """An entry whose ino no longer stands for its name: gone, replaced, or of another kind."""
+
+    name: str
+    ino: int
+    info: ObjectInfo | None  # the file that the ino still stands for
+
+
 class Directory:
     """The children of one key prefix, as far as they are known."""
 
@@ -118,19 +126,19 @@ class Directory:
 
     # --- learning -----------------------------------------------------------------
 
-    def apply(self, chapter: Chapter, time: float) -> list[str]:
+    def apply(self, chapter: Chapter, time: float) -> list[Lost]:
         """Take over what a page tells, as of `time`, except where newer pages told already.
 
-        Returns the names that had an ino and lost it: gone, replaced, or of another kind.
+        Returns the entries that thereby lost their ino.
         """
-        lost: list[str] = []
+        lost: list[Lost] = []
         for lo, hi in self.known.older(chapter.lo, chapter.hi, time):
             is_all = lo == chapter.lo and hi == chapter.hi
             lost += self._apply(chapter if is_all else chapter.between(lo, hi), time)
         return lost
 
-    def _apply(self, chapter: Chapter, time: float) -> list[str]:
-        lost: list[str] = []
+    def _apply(self, chapter: Chapter, time: float) -> list[Lost]:
+        lost: list[Lost] = []
         self._drop_absent(chapter, lost)
         new: dict[str, ObjectInfo | None] = {}
         for name, info in chapter.files.items():
@@ -144,8 +152,8 @@ class Directory:
             if i < 0:
                 new.setdefault(name)
             elif not self.entries.is_directory(i):
-                self.entries.set_directory(i, is_directory=True)
                 self._lose(i, lost)
+                self.entries.set_directory(i, is_directory=True)
         self._insert(new, chapter)
         if chapter.lo == START:
             self.marker = chapter.marker
@@ -162,7 +170,7 @@ class Directory:
         i = self.entries.at(lo)
         return i, len(self.entries) if hi == END else self.entries.at(hi, i)
 
-    def _update_file(self, i: int, info: ObjectInfo, lost: list[str]) -> None:
+    def _update_file(self, i: int, info: ObjectInfo, lost: list[Lost]) -> None:
         """The row's file is now this one."""
         old = self.entries.file(i, self.prefix)
         is_shown = not self.entries.is_directory(i)
@@ -170,7 +178,7 @@ class Directory:
             self._lose(i, lost)
         self.entries.set_file(i, info)
 
-    def _drop_absent(self, chapter: Chapter, lost: list[str]) -> None:
+    def _drop_absent(self, chapter: Chapter, lost: list[Lost]) -> None:
         """Remove what lies in the chapter's interval and is not in the chapter.
 
         What thereby lost its ino is added to `lost`.
@@ -181,8 +189,8 @@ class Directory:
         for k in range(i, j):
             name = entries.names[k]
             if entries.is_directory(k) and name not in chapter.directories:
-                entries.set_directory(k, is_directory=False)
                 self._lose(k, lost)
+                entries.set_directory(k, is_directory=False)
             if name >= lo and entries.is_file(k) and name not in chapter.files:
                 self._drop_file(k, lost)
         # Before the rows are renumbered: those that lie in the interval and are shown behind it.
@@ -203,15 +211,19 @@ class Directory:
         rows = [self.entries.find(name) for name in starts if lo <= name and hi <= shown_at(name)]
         return sorted((k for k in rows if k >= 0 and self.entries.is_file(k)), reverse=True)
 
-    def _drop_file(self, i: int, lost: list[str]) -> None:
-        self.entries.unset_file(i)
+    def _drop_file(self, i: int, lost: list[Lost]) -> None:
         if not self.entries.is_directory(i):
             self._lose(i, lost)
+        self.entries.unset_file(i)
 
-    def _lose(self, i: int, lost: list[str]) -> None:
-        if self.entries.ino(i):
-            self.entries.set_ino(i, 0)
-            lost.append(self.entries.names[i])
+    def _lose(self, i: int, lost: list[Lost]) -> None:
+        """The row is about to show something else: its ino goes with what it showed."""
+        entries = self.entries
+        ino = entries.ino(i)
+        if ino:
+            info = None if entries.is_directory(i) else entries.file(i, self.prefix)
+            lost.append(Lost(entries.names[i], ino, info))
+            entries.set_ino(i, 0)
 
     def _insert(self, new: dict[str, ObjectInfo | None], chapter: Chapter) -> None:
         """Insert rows that were not there; mostly they all belong at one place."""

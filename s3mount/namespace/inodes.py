@@ -22,26 +22,36 @@ ROOT_INO = 1  # FUSE_ROOT_ID
 
 
 class Node:
-    """One inode: a directory, or one version of one object."""
+    """One inode: a directory, or one version of one object.
 
-    __slots__ = ("directory", "info", "ino", "name", "nlookup", "parent", "was_read")
+    While a file's name stands for it, its metadata is its directory's row; only a node
+    whose name was replaced or deleted keeps its own (`pin`).
+    """
+
+    __slots__ = ("_pinned", "directory", "ino", "name", "nlookup", "parent", "was_read")
 
     def __init__(
-        self,
-        ino: int,
-        parent: Node | None,
-        name: str,
-        *,
-        info: ObjectInfo | None = None,
-        directory: Directory | None = None,
+        self, ino: int, parent: Node | None, name: str, *, directory: Directory | None = None
     ) -> None:
         self.ino = ino
         self.parent = parent
         self.name = name
-        self.info = info  # of a file
         self.directory = directory  # of a directory
         self.nlookup = 0
         self.was_read = False  # whether any byte of it was ever handed out
+        self._pinned: ObjectInfo | None = None
+
+    @property
+    def info(self) -> ObjectInfo | None:
+        """The version that the node stands for; None for a directory."""
+        if self._pinned is not None or self.parent is None or self.directory is not None:
+            return self._pinned
+        assert self.parent.directory is not None
+        return self.parent.directory.file(self.name)
+
+    def pin(self, info: ObjectInfo | None) -> None:
+        """Stand for this version, whatever becomes of the name; None: follow the name again."""
+        self._pinned = info
 
     def __repr__(self) -> str:
         kind = "directory" if self.directory is not None else "file"

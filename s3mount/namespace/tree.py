@@ -150,6 +150,7 @@ class Tree:
         directory = node.parent.directory
         directory.forget(node.name)
         if directory.ino_of(node.name) == node.ino:
+            node.pin(node.info)
             directory.set_ino(node.name, 0)
         self.on_lost(directory.ino, [node.name])
 
@@ -176,7 +177,7 @@ class Tree:
             return node.info
         assert node.parent.directory is not None
         node.parent.directory.set_ino(node.name, node.ino)
-        node.info = found.node.info
+        node.pin(None)
         return node.info
 
     def ttl(self, node: Node) -> float:
@@ -297,8 +298,12 @@ class Tree:
     def _apply(self, directory: Directory, chapter: Chapter, sent: float) -> None:
         self.hidden += chapter.hidden
         lost = directory.apply(chapter, sent)
+        for _, ino, info in lost:
+            node = self.inodes.get(ino)
+            if node is not None:
+                node.pin(info)
         if lost and directory.ino:
-            self.on_lost(directory.ino, lost)
+            self.on_lost(directory.ino, [name for name, _, _ in lost])
 
     @staticmethod
     def _start_after(directory: Directory, lo: str) -> str:
@@ -330,12 +335,10 @@ class Tree:
             if not ino:
                 ino = self.inodes.new_ino()
                 parent.directory.set_ino(name, ino)
-            node = Node(ino, parent, name, info=sighting.info)
+            node = Node(ino, parent, name)
             if sighting.is_directory:
                 node.directory = self._directory(parent.directory.prefix + shown_at(name))
                 node.directory.ino = ino
-        elif sighting.info is not None:
-            node.info = sighting.info  # the same version; its mtime or storage class may be new
         return node
 
 

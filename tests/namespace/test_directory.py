@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.strategies import DrawFn
 
 from s3mount.model import ObjectInfo
-from s3mount.namespace.directory import Directory, Sighting
+from s3mount.namespace.directory import Directory, Lost, Sighting
 from s3mount.namespace.entries import shown_at
 from s3mount.namespace.known import END, START, after
 from s3mount.namespace.listing import Chapter
@@ -95,8 +95,10 @@ def hear(history: list[tuple[float, Chapter]]) -> tuple[Directory, Table]:
         lost = directory.apply(chapter, time)
         table.apply(chapter, time)
         changed = {name for name in NAMES if not is_same(before[name], table.shown(name))}
-        assert set(lost) == {name for name in changed if not before[name].is_absent}
-        assert len(lost) == len(set(lost))
+        assert {entry.name for entry in lost} == {n for n in changed if not before[n].is_absent}
+        assert len(lost) == len(changed - {n for n in changed if before[n].is_absent})
+        for entry in lost:
+            assert entry.info == before[entry.name].info  # what the ino goes on standing for
         for name in directory.shown(START, END):
             directory.set_ino(name, directory.ino_of(name) or next(inos))
     return directory, table
@@ -159,7 +161,9 @@ def test_an_ino_outlives_a_new_mtime_but_not_a_new_etag() -> None:
     assert directory.apply(Chapter(PREFIX, START, files={"a": touched}), 2.0) == []
     assert (directory.ino_of("a"), directory.file("a")) == (7, touched)
     replaced = first._replace(etag='"y"')
-    assert directory.apply(Chapter(PREFIX, START, files={"a": replaced}), 3.0) == ["a"]
+    assert directory.apply(Chapter(PREFIX, START, files={"a": replaced}), 3.0) == [
+        Lost("a", 7, touched)
+    ]
     assert not directory.ino_of("a")
     directory.set_ino("b", 8)  # not there: nothing to number
     assert not directory.ino_of("b")
