@@ -14,6 +14,7 @@ import datetime
 import os
 import platform
 import shutil
+import signal
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -135,6 +136,8 @@ def main() -> int:
     for name in ("data", "mnt", "cache", "scratch", "logs"):
         (work / name).mkdir()
     results: list[Result] = []
+    # Told to end, it unmounts and cleans up first.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         with ModelledS3(tls=True, buckets=(), directory=work / "server") as server:
             place = Place(server, work, {})

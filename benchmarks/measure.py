@@ -70,6 +70,7 @@ class Place:
 
 def _child(pipe: Connection, work: Callable[[], T]) -> None:
     os.setsid()
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     try:
         pipe.send((work(), ""))
     except (WorkFailedError, OSError) as error:
