@@ -65,6 +65,7 @@ class Config:
     deadline: float = 60.0
     max_connections: int = 64
     retries: int = 10
+    hedge_share: float = 0.1  # second requests for late answers, per request
 
     # the daemon
     foreground: bool = False

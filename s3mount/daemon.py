@@ -74,7 +74,7 @@ async def _serve(config: Config, ready: Callable[[], None], stopping: Callable[[
     metrics = Metrics()
     async with trio.open_nursery() as nursery, AsyncExitStack() as stack:
         stack.callback(nursery.cancel_scope.cancel)
-        bucket = await connect(config, metrics)
+        bucket = await connect(config, metrics, nursery)
         stack.push_async_callback(_shielded, bucket.aclose)
         tree = Tree(
             bucket,

@@ -67,6 +67,12 @@ def _parse_region(text: str) -> str:
     return text
 
 
+def _parse_share(text: str) -> float:
+    if not re.fullmatch(r"[0-9]+(\.[0-9]*)?|\.[0-9]+", text, re.A):
+        raise ValueError("is not a share")
+    return float(text)
+
+
 def _power_of_two(value: int) -> str:
     return "" if value & (value - 1) == 0 else "is not a power of two"
 
@@ -80,6 +86,7 @@ DURATION = Kind(
     (str, int, float),
 )
 TTL = dataclasses.replace(DURATION, allowed="a time such as 30s, 5m or 1h, 0 or forever")
+SHARE = Kind(_parse_share, "{:g}".format, "a share such as 0.1", "SHARE", (str, int, float))
 COUNT = Kind(units.parse_count, str, "a whole number", "N", (str, int))
 # A TOML number would be read as decimal: 644 is not 0644. Hence text only.
 MODE = Kind(units.parse_mode, units.format_mode, "octal digits from 0000 to 0777", "MODE")
@@ -289,6 +296,14 @@ OPTIONS: tuple[Option, ...] = (
     ),
     Option("max-connections", COUNT, _REQUESTS, "connections at once", least=1, most=1024),
     Option("retries", COUNT, _REQUESTS, "how often a request is tried again", most=1000, least=0),
+    Option(
+        "hedge-share",
+        SHARE,
+        _REQUESTS,
+        "second requests for answers that are late, per request",
+        least=0,
+        most=1,
+    ),
     Option("foreground", FLAG, _DAEMON, "stay in front, log to stderr", short="-f"),
     Option(
         "log-level",

@@ -1,4 +1,4 @@
-"""Builds the bucket that the daemon uses: retrying, over lean or boto3, in the right region.
+"""Builds the bucket that the daemon uses: retrying and hedging, in the right region.
 
 `connect` reads credentials and profiles (files, perhaps the network), and sends nothing to
 S3 yet: the first listing shows whether the bucket can be used, and its errors say why not.
@@ -20,6 +20,7 @@ from s3mount.s3.bucket import Bucket, OnFilled
 from s3mount.s3.client import Boto3Bucket, common_parameters, make_client, make_session
 from s3mount.s3.endpoint import Endpoint, find_endpoint
 from s3mount.s3.errors import OtherRegion, Place, from_exception
+from s3mount.s3.hedging import Hedging
 from s3mount.s3.lean import LeanBucket
 from s3mount.s3.retrying import Retrying
 from s3mount.s3.signing import Signer
@@ -31,10 +32,14 @@ T = TypeVar("T")
 LOOK_AGAIN = 10.0
 
 
-async def connect(config: Config, metrics: Metrics) -> Bucket:
-    """The bucket of `config`, ready to be asked. Raises `RequestError`."""
+async def connect(config: Config, metrics: Metrics, nursery: trio.Nursery) -> Bucket:
+    """The bucket of `config`, ready to be asked. Raises `RequestError`.
+
+    `nursery` runs what outlives no call, and must be cancelled after `aclose`.
+    """
     bucket = Reconnecting(config, metrics, await build(config, metrics, config.region))
-    return Retrying(bucket, retries=config.retries, deadline=config.deadline, metrics=metrics)
+    hedging = Hedging(bucket, share=config.hedge_share, metrics=metrics, nursery=nursery)
+    return Retrying(hedging, retries=config.retries, deadline=config.deadline, metrics=metrics)
 
 
 async def build(

@@ -58,6 +58,11 @@ class _Attempt(Generic[T]):
         """Whether nothing more will come of it."""
         return bool(self.results) or self.error is not None or self.scope.cancel_called
 
+    @property
+    def is_useless(self) -> bool:
+        """Whether it was cancelled and has nothing to tell."""
+        return self.scope.cancel_called and not self.results and self.error is None
+
 
 class _Race(Generic[T]):
     """One call: its first request, and the later ones."""
@@ -166,13 +171,14 @@ class _Race(Generic[T]):
             self.lost += 1
             self.hedging.metrics.count("requests.repeated")
             # The first stays, or else the one that took its place.
-            for attempt in self.later[self._is_first_over :]:
+            running = [attempt for attempt in self.later if not attempt.is_over]
+            for attempt in running[self._is_first_over :]:
                 attempt.scope.cancel()
         else:
             return
         self.sent = now
         attempt = self.new_attempt()
-        self.later = [other for other in self.later if not other.is_over] + [attempt]
+        self.later = [other for other in self.later if not other.is_useless] + [attempt]
         self.hedging.nursery.start_soon(self.go_again, attempt)
 
     @property
