@@ -121,6 +121,9 @@ def _tls_context(session: botocore.session.Session, ca_bundle: Path | None) -> s
         or get_cert_path(True)
     )
     context: ssl.SSLContext = create_urllib3_context()
+    # urllib3 compares the host name itself, and so botocore leaves it out of the context.
+    context.verify_mode = ssl.CERT_REQUIRED
+    context.check_hostname = True
     if Path(trusted).is_dir():
         context.load_verify_locations(capath=trusted)
     else:

@@ -42,7 +42,7 @@ class Subject(NamedTuple):
     metrics: Metrics
 
 
-def config_for(endpoint_url: str, bucket: str = "bucket", **options: object) -> Config:
+def config_for(endpoint_url: object = None, bucket: str = "bucket", **options: object) -> Config:
     settings: dict[str, object] = {"endpoint_url": endpoint_url, "region": "us-east-1"}
     return Config(bucket, bucket, "", Path("/mnt"), **(settings | options))  # type: ignore[arg-type]
 
@@ -55,8 +55,11 @@ def credentials(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("AWS_ENDPOINT_URL_S3")
     for name in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"):
         monkeypatch.setenv(name, str(tmp_path / name))
-    for name in ("AWS_PROFILE", "HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"):
+    for name in ("AWS_PROFILE", "AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE", "no_proxy"):
         monkeypatch.delenv(name, raising=False)
+    for name in ("http_proxy", "https_proxy", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
 
 
 @pytest.fixture(scope="session")
