@@ -14,7 +14,7 @@ import pytest
 # Their assertions shall say what differs, as those of the tests themselves do.
 pytest.register_assert_rewrite("tests.mounting", "tests.mount.tools")
 
-from tests.mounting import Mounts  # noqa: E402  behind the line above, or it has no effect
+from tests.mounting import Mounts, clear_dead_mounts  # noqa: E402  behind the line above, or it has no effect
 from tests.servers import Server, moto_server  # noqa: E402
 
 _numbers = count(1)
@@ -60,6 +60,12 @@ class Bucket:
             for page in pages
             for found in page.get("Contents", ())
         }
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_dead_mounts(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Clear what a test run that was killed left mounted: pytest could not remove it."""
+    clear_dead_mounts(tmp_path_factory.getbasetemp().parent)
 
 
 @pytest.fixture(scope="session")

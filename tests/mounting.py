@@ -11,6 +11,7 @@ files among them, are logged and so fail it, too.
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import select
@@ -40,8 +41,28 @@ def until(condition: Callable[[], object], what: str, seconds: float = SECONDS) 
 
 def mounts_at(path: Path) -> list[list[str]]:
     """The lines of /proc/self/mounts for `path`, each as its fields; asks no filesystem."""
-    lines = [line.split() for line in Path("/proc/self/mounts").read_text().splitlines()]
-    return [line for line in lines if line[1].encode().decode("unicode_escape") == str(path)]
+    return [line for line in _mounts() if line[1] == str(path)]
+
+
+def _mounts() -> list[list[str]]:
+    return [
+        [
+            re.sub(r"\\([0-7]{3})", lambda found: chr(int(found[1], 8)), word)
+            for word in line.split()
+        ]
+        for line in Path("/proc/self/mounts").read_text().splitlines()
+    ]
+
+
+def clear_dead_mounts(below: Path) -> None:
+    """Unmount what no daemon serves any more."""
+    for _, path, kind, *_ in _mounts():
+        if kind == "fuse.s3mount" and path.startswith(f"{below}/"):
+            try:
+                os.stat(path)
+            except OSError as error:
+                if error.errno == errno.ENOTCONN:
+                    subprocess.run(["umount", "-l", path], check=True)
 
 
 def processes_with(argument: str) -> list[int]:
