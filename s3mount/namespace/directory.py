@@ -51,7 +51,8 @@ class Lost(NamedTuple):
 class Directory:
     """The children of one key prefix, as far as they are known."""
 
-    __slots__ = ("dark_lookups", "entries", "ino", "known", "marker", "prefix", "tokens")
+    __slots__ = ("dark_lookups", "entries", "ino", "known", "marker", "pages_ahead", "prefix",
+                 "tokens")  # fmt: skip
 
     def __init__(self, prefix: str, grain: float = 0.0) -> None:
         self.prefix = prefix
@@ -61,6 +62,7 @@ class Directory:
         self.marker: ObjectInfo | None = None
         self.tokens: dict[str, str] = {}  # where a page ended -> the token that goes on from there
         self.dark_lookups = 0
+        self.pages_ahead = 0  # pages that may be listed before somebody comes for them
 
     # --- asking -------------------------------------------------------------------
 

@@ -44,6 +44,9 @@ OnLost = Callable[[int, list[str]], None]
 # probe below "name/", and one more when a page ends between); more means that the
 # endpoint does not do what was asked.
 _MAX_PAGES_A_LOOKUP = 8
+# Pages of a directory listed before its reader comes for them: as many as it has read, up
+# to this. Without it the latency of each page and the work on it add up.
+PAGES_AHEAD = 8
 
 
 class Found(NamedTuple):
@@ -265,6 +268,9 @@ class Tree:
         if page.next_token is not None:
             directory.tokens[chapter.hi] = page.next_token
         self._apply(directory, chapter, sent)
+        if directory.pages_ahead and chapter.hi in directory.tokens:
+            directory.pages_ahead -= 1
+            self.learn_ahead(directory, chapter.hi)
         return chapter
 
     async def _list_below(self, directory: Directory, name: str) -> Chapter:
@@ -360,6 +366,7 @@ class Listing:
         self._tree = tree
         self._directory = directory
         self._position = START
+        self._pages = 0
         self.not_before = not_before
         self.names: list[str] = []
 
@@ -389,6 +396,8 @@ class Listing:
                 continue
             more = self._directory.shown(self._position, reached)
             self._position = reached
+            self._pages += 1
+            self._directory.pages_ahead = min(self._pages, PAGES_AHEAD)
             if reached in self._directory.tokens:
                 self._tree.learn_ahead(self._directory, reached)
             if more:
