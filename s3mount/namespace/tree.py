@@ -222,10 +222,10 @@ class Tree:
 
     # --- learning -----------------------------------------------------------------
 
-    async def learn(self, directory: Directory, lo: str, *, not_before: float = 0.0) -> None:
-        """Learn one page of `directory` from the position `lo` on."""
+    async def learn(self, directory: Directory, lo: str, *, not_before: float = 0.0) -> Chapter:
+        """Learn one page of `directory` from the position `lo` on; returns what it told."""
         work = partial(self._list, directory, lo)
-        await self._flights.join((directory.prefix, lo), work, not_before=not_before)
+        return await self._flights.join((directory.prefix, lo), work, not_before=not_before)
 
     def learn_ahead(self, directory: Directory, lo: str) -> None:
         """Have the page from `lo` on listed, without waiting."""
@@ -387,8 +387,11 @@ class Listing:
             known = self._directory.known
             reached = known.reach(self._position, self.not_before)
             if reached == self._position:
-                await self._tree.learn(self._directory, self._position, not_before=self.not_before)
-                if known.reach(self._position, self.not_before) == self._position:
+                # Not a look at `known`: what was learned may be in doubt again already.
+                told = await self._tree.learn(
+                    self._directory, self._position, not_before=self.not_before
+                )
+                if told.hi <= self._position:
                     raise BadReply(
                         f"a listing of {self._directory.prefix!r} makes no headway",
                         "use an endpoint that supports ListObjectsV2",
