@@ -11,7 +11,7 @@ import io
 import coverage
 import pytest
 
-PURE = ("blocks", "known", "listing", "lookahead", "window")
+PURE = ("blocks", "entries", "known", "listing", "lookahead", "order", "window")
 
 _report = ""
 
