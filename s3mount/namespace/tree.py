@@ -178,8 +178,12 @@ class Tree:
         assert node.info is not None
         if node.was_read or found.node.info.size < node.info.size:
             return node.info
-        assert node.parent.directory is not None
-        node.parent.directory.set_ino(node.name, node.ino)
+        directory = node.parent.directory
+        assert directory is not None
+        rival = self.inodes.get(directory.ino_of(node.name))
+        if rival is not None:  # a lookup came first: that node no longer follows the name
+            rival.pin(rival.info)
+        directory.set_ino(node.name, node.ino)
         node.pin(None)
         return node.info
 
