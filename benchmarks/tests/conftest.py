@@ -1,6 +1,6 @@
 """One server for all tests of a module, calm before each."""
 
-# ruff: noqa: D103  # as in tests/: a test's name says what it shows
+# as in tests/: a test's name says what it shows
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """The modelled S3 answers at the pace and with the faults that were ordered, and counts."""
 
-# ruff: noqa: D103  # as in tests/: a test's name says what it shows
+# as in tests/: a test's name says what it shows
 
 from __future__ import annotations
 

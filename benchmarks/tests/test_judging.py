@@ -1,6 +1,6 @@
 """What the benchmark makes of what it reads: faults told apart, medians, the best peer."""
 
-# ruff: noqa: D103  # as in tests/: a test's name says what it shows
+# as in tests/: a test's name says what it shows
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Listings of the modelled S3 are those of a model in Python, page by page, and fast."""
 
-# ruff: noqa: D103, PLR0917  # as in tests/: a test's name says what it shows; Hypothesis fills in
+# ruff: noqa: PLR0917  # as in tests/: a test's name says what it shows; Hypothesis fills in
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Objects of the modelled S3: ranges, conditions, errors, writes, TLS."""
 
-# ruff: noqa: D103  # as in tests/: a test's name says what it shows
+# as in tests/: a test's name says what it shows
 
 from __future__ import annotations
 
