@@ -118,6 +118,7 @@ async def test_keys_of_any_kind_over_pages(subject: Subject) -> None:
     assert list(rolled.prefixes) == ["/", "a/", "double/", "trailing/", "ünïcode/"]
 
 
+@pytest.mark.long
 async def test_more_than_a_thousand_keys(subject: Subject) -> None:
     keys = [f"k{n:04}" for n in range(1005)]
     subject.put(dict.fromkeys(keys, b""))
