@@ -38,10 +38,15 @@ ALL_FILES = 500
 
 
 class _Flight:
-    """One flat page on its way: which directory it begins in, and who waits for it."""
+    """One flat page on its way: which directory it begins in, and who waits for it.
 
-    def __init__(self, prefix: str) -> None:
+    `scope` is the prefix that is listed, `reach` how many directories it should tell of.
+    """
+
+    def __init__(self, prefix: str, scope: str, reach: int = 1) -> None:
         self.prefix = prefix
+        self.scope = scope
+        self.reach = max(reach, 1)
         self.landed = trio.Event()
 
 
@@ -73,7 +78,8 @@ class DirectoriesAhead:
         # The step of a walk before which there is nothing to plan.
         self._plan_at: WeakKeyDictionary[Walk[str], int] = WeakKeyDictionary()
         self._flights: list[_Flight] = []
-        self._reach = 0  # directories that the last flat page told of; 0: none was sent yet
+        # Parents, and the first of their subdirectories that somebody looked into in the dark.
+        self._looked_into: dict[str, str] = {}
 
     def visit(self, prefix: str) -> None:
         """A directory begins to be listed by somebody."""
@@ -81,13 +87,32 @@ class DirectoriesAhead:
         if walk is not None and walk.steps >= self._plan_at.get(walk, 0):
             self._spend(walk)
 
+    def look_into(self, prefix: str) -> None:
+        """A name is looked up in a directory of which nothing is known.
+
+        The second such directory below one parent takes what follows in the parent with it:
+        of a small tree, everything.
+        """
+        self.visit(prefix)
+        if prefix == self._top or self._flights:
+            return
+        parent = place_of(prefix).prefix
+        first = self._looked_into.setdefault(parent, prefix)
+        if first != prefix:
+            self._looked_into = {}
+            self._start(_Flight(parent, parent), None)
+
     def is_walking(self, prefix: str) -> bool:
         """Whether a proven walk is at this directory, and so will go on to the next."""
         return self._walks.is_at(prefix)
 
     def covering(self, prefix: str) -> trio.Event | None:
         """The landing of a page on its way that may tell of the directory `prefix`."""
-        before = [flight for flight in self._flights if flight.prefix <= prefix]
+        before = [
+            flight
+            for flight in self._flights
+            if flight.prefix <= prefix and prefix.startswith(flight.scope)
+        ]
         nearest = max(before, key=lambda flight: flight.prefix, default=None)
         return None if nearest is None else nearest.landed
 
@@ -101,9 +126,9 @@ class DirectoriesAhead:
 
     def _spend(self, walk: Walk[str]) -> None:
         """Send what the walk's appetite allows."""
-        if not self._reach and self._flights:
+        if not walk.reach and self._flights:
             return  # the first page will show how far one reaches
-        horizon = IN_FLIGHT_MOST * max(self._reach, 1)
+        horizon = IN_FLIGHT_MOST * max(walk.reach, 1)
         ahead = list(islice(self._ahead_of(walk.place), horizon))
         dark = self._dark(walk.place, ahead)
         # Looking ahead costs as much as what it looks at: not again before half of it is walked.
@@ -116,15 +141,14 @@ class DirectoriesAhead:
                 skip -= 1
                 continue
             walk.pages += 1
-            if self._reach and self._reach < WORTH_FLAT:
+            if walk.reach and walk.reach < WORTH_FLAT:
                 self._list_one(prefix)
                 continue
-            flight = _Flight(prefix)
-            self._flights.append(flight)
-            self._nursery.start_soon(self._fly, flight, walk)
-            if not self._reach:
+            scope = prefix if prefix == self._top else place_of(prefix).prefix
+            self._start(_Flight(prefix, scope, walk.reach), walk)
+            if not walk.reach:
                 return
-            skip = self._reach - 1
+            skip = walk.reach - 1
 
     def _dark(self, place: str, ahead: list[Step]) -> list[str]:
         """The dark directories from `place` on that no page on its way will tell of."""
@@ -134,7 +158,7 @@ class DirectoriesAhead:
         dark = [prefix for prefix in dark if not self._is_all_files(prefix)]
         for flight in self._flights:
             told = bisect_left(dark, flight.prefix)
-            del dark[told : told + max(self._reach, 1)]
+            del dark[told : told + flight.reach]
         return dark
 
     def _is_all_files(self, prefix: str) -> bool:
@@ -149,17 +173,24 @@ class DirectoriesAhead:
             return prefix
         return prefix + directory.known.reach(START, self._oldest())
 
-    async def _fly(self, flight: _Flight, walk: Walk[str]) -> None:
-        scope = place_of(flight.prefix).prefix if flight.prefix != self._top else self._top
+    def _start(self, flight: _Flight, walk: Walk[str] | None) -> None:
+        self._flights.append(flight)
+        self._nursery.start_soon(self._fly, flight, walk)
+
+    async def _fly(self, flight: _Flight, walk: Walk[str] | None) -> None:
         start = self._first_dark_key(flight.prefix)
+        told = 0
         try:
-            # Without the edges, which a page tells of in part: a gap costs a page of its own.
-            self._reach = max(1, await self._list_flat(scope, start) - EDGES)
+            told = await self._list_flat(flight.scope, start)
         except Exception:
             # Nobody waits for this task: its failure must not end the mount.
             log.exception("listing ahead failed: this is a bug, please report it")
         finally:
             self._flights.remove(flight)
             flight.landed.set()
+        if walk is None:
+            return
+        # Without the edges, which a page tells of in part: a gap costs a page of its own.
+        walk.reach = max(1, told - EDGES)
         if len(self._flights) <= IN_FLIGHT_MOST // 2:
             self._spend(walk)

@@ -41,6 +41,7 @@ class Walk(Generic[P]):
     place: P  # the directory visited last
     steps: int = 1
     pages: int = 0  # listed ahead for it so far
+    reach: int = 0  # directories that its last page told of; 0: none has landed yet
 
     @property
     def appetite(self) -> int:

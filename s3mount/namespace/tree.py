@@ -144,6 +144,7 @@ class Tree:
         """List the first page of the root: the mount's check, and its first knowledge."""
         directory = self.inodes.root.directory
         assert directory is not None
+        self.ahead.visit(directory.prefix)
         await self.learn(directory, START)
 
     def doubt(self, node: Node) -> None:
@@ -249,6 +250,8 @@ class Tree:
             await self.learn(directory, START, not_before=not_before)
             directory.dark_lookups = 0
         else:
+            if directory.known.oldest() is None:
+                self.ahead.look_into(directory.prefix)
             # Counted when it has landed: many who ask for one name at once join one flight.
             await self.learn(directory, after(just_before(name)), not_before=not_before)
             directory.dark_lookups += 1
