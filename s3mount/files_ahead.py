@@ -5,17 +5,20 @@ one would pay a round trip. `Streaks` recognises the order, and this module turn
 wants into requests: a small file is fetched whole, of a large one the first block. The
 budget is the memory's: what does not fit is asked for again with a later step.
 
-Orders tried (which tool uses which): the shown order, also across directories when a walk
-goes on there (`find`, `grep -r`, `rsync`; fts and `cp -r` sort by inode, which is the same
-order); the same among files of one extension (`-name '*.gz'`); and both by the names as
-most locales sort them (`*` in a shell, `ls`).
+Orders tried (which tool uses which), each among all files and among those of one extension
+(`-name '*.gz'`):
+- the shown order, across directories when a walk goes on there (`grep -r`, `rsync`, and
+  fts, `cp -r`, `tar`, which sort by inode: that is the same order);
+- the names of one directory as most locales sort them (`*` in a shell, `ls`);
+- the shown order across directories without a walk, which may be over by then
+  (`find | xargs`), once a file of the next directory was opened.
 
 Must not know: handles, errno, requests.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import islice
@@ -23,15 +26,19 @@ from itertools import islice
 from s3mount.metrics import Metrics
 from s3mount.model import ARCHIVED_STORAGE_CLASSES
 from s3mount.namespace.inodes import Node
-from s3mount.namespace.lookahead import Streaks
+from s3mount.namespace.lookahead import STREAKS_KEPT, Streaks
 from s3mount.namespace.order import Place
 from s3mount.namespace.tree import Tree
 from s3mount.reading.fetcher import Fetcher
 
 # Entries looked through for the next file of the same extension.
 SEARCHED_MOST = 256
+# Of these, a directory's first file of an extension is one.
+FIRST_FEW = 32
 # A directory of more files is not sorted by locale: 10,000 take some 5 ms, each time it changes.
 SORTED_MOST = 10_000
+# Directories whose sorted names are kept: as many as there may be streaks.
+SORTED_KEPT = STREAKS_KEPT
 
 Order = Callable[[Place], Iterator[Place]]
 
@@ -43,17 +50,17 @@ class FilesAhead:
         self._tree = tree
         self._fetcher = fetcher
         self._metrics = metrics
-        self._sorted: tuple[str, int, list[tuple[str, str]]] = ("", 0, [])
-        by_locale = partial(self._following, self._by_locale)
-        shown = partial(self._following, self._shown)
+        # Of the directories asked for lately, the latest last: collated names, sorted.
+        self._sorted: dict[str, list[tuple[str, str, str]]] = {}
+        orders = (self._shown, self._by_locale, self._across)
         self._streaks: Streaks[Place] = Streaks(
             [
-                partial(shown, alike=False),
-                partial(shown, alike=True),
-                partial(by_locale, alike=False),
-                partial(by_locale, alike=True),
+                partial(self._following, order, alike=alike)
+                for order in orders
+                for alike in (False, True)
             ],
             most,
+            self._is_near,
         )
 
     def opened(self, node: Node) -> None:
@@ -98,25 +105,49 @@ class FilesAhead:
         return list(islice((p for p in near if _extension(p.name) == extension), most))
 
     def _shown(self, place: Place) -> Iterator[Place]:
-        return self._tree.files_after(place)
+        return self._tree.files_after(place, across=False)
+
+    def _across(self, place: Place) -> Iterator[Place]:
+        return self._tree.files_after(place, across=True)
 
     def _by_locale(self, place: Place) -> Iterator[Place]:
         """The files of the same directory as a locale such as en_US sorts them."""
-        prefix = place.prefix
+        keys = self._collation(place.prefix)
+        for i in range(bisect_right(keys, _collated(place.name)), len(keys)):
+            yield Place(place.prefix, keys[i][2])
+
+    def _is_near(self, place: Place, other: Place) -> bool:
+        """Whether `other` may be one of the next few files behind `place` in some order."""
+        if place.prefix != other.prefix:
+            return self._tree.rank(other) < FIRST_FEW
+        if 0 < self._tree.rank(other) - self._tree.rank(place) < SEARCHED_MOST:
+            return True
+        keys = self._collation(place.prefix)
+        at, behind = (bisect_left(keys, _collated(p.name)) for p in (place, other))
+        return 0 < behind - at < SEARCHED_MOST
+
+    def _collation(self, prefix: str) -> list[tuple[str, str, str]]:
+        """The sort keys of the directory's names, in order; none of one that is too large."""
         names = self._tree.names(prefix)
         if len(names) > SORTED_MOST:
-            return
-        if self._sorted[:2] != (prefix, len(names)):
-            self._sorted = (prefix, len(names), sorted((_collated(n), n) for n in names))
-        keys = self._sorted[2]
-        for i in range(bisect_right(keys, (_collated(place.name), place.name)), len(keys)):
-            yield Place(prefix, keys[i][1])
+            return []
+        keys = self._sorted.pop(prefix, None)
+        if keys is None or len(keys) != len(names):
+            keys = sorted(map(_collated, names))
+            if len(self._sorted) >= SORTED_KEPT:
+                del self._sorted[next(iter(self._sorted))]
+        self._sorted[prefix] = keys
+        return keys
 
 
 def _extension(name: str) -> str:
     return name.rpartition(".")[2] if "." in name else ""
 
 
-def _collated(name: str) -> str:
-    """Near to the key by which glibc's locales sort: punctuation and case count last."""
-    return "".join(filter(str.isalnum, name)).casefold()
+def _collated(name: str) -> tuple[str, str, str]:
+    """Near to the key by which glibc's locales sort, and the name itself.
+
+    Punctuation counts last, and case only between names that are else the same: "a", "A",
+    "b", "B".
+    """
+    return "".join(filter(str.isalnum, name)).casefold(), name.swapcase(), name

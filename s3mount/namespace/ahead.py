@@ -25,7 +25,7 @@ import trio
 from s3mount.namespace.directory import Directory
 from s3mount.namespace.known import START
 from s3mount.namespace.lookahead import Walk, Walks
-from s3mount.namespace.order import Step, directories_after, is_whole, place_of
+from s3mount.namespace.order import directories_after, is_whole, level_after, place_of
 
 log = logging.getLogger(__name__)
 
@@ -74,7 +74,10 @@ class DirectoriesAhead:
         self._oldest = oldest  # what was learned before that time counts as unknown
         self._list_flat = list_flat
         self._list_one = list_one
-        self._walks: Walks[str] = Walks(self._following)
+        self._walks: Walks[str] = Walks(
+            [self._depth_first, self._breadth_first],
+            lambda prefix, below: place_of(below).prefix == prefix,
+        )
         # The step of a walk before which there is nothing to plan.
         self._plan_at: WeakKeyDictionary[Walk[str], int] = WeakKeyDictionary()
         self._flights: list[_Flight] = []
@@ -103,7 +106,7 @@ class DirectoriesAhead:
             self._start(_Flight(parent, parent), None)
 
     def is_walking(self, prefix: str) -> bool:
-        """Whether a proven walk is at this directory, and so will go on to the next."""
+        """Whether a proven walk is at this directory or just left it, for the next."""
         return self._walks.is_at(prefix)
 
     def covering(self, prefix: str) -> trio.Event | None:
@@ -116,20 +119,21 @@ class DirectoriesAhead:
         nearest = max(before, key=lambda flight: flight.prefix, default=None)
         return None if nearest is None else nearest.landed
 
-    def _following(self, prefix: str, most: int) -> list[str]:
-        return [step.place.below for step in islice(self._ahead_of(prefix), most)]
+    def _depth_first(self, prefix: str, most: int) -> list[str]:
+        return list(islice(self._after(directories_after, prefix), most))
 
-    def _ahead_of(self, prefix: str) -> Iterator[Step]:
-        return directories_after(
-            self._directories, prefix, top=self._top, not_before=self._oldest()
-        )
+    def _breadth_first(self, prefix: str, most: int) -> list[str]:
+        return list(islice(self._after(level_after, prefix), most))
+
+    def _after(self, order: Callable[..., Iterator[str]], prefix: str) -> Iterator[str]:
+        return order(self._directories, prefix, top=self._top, not_before=self._oldest())
 
     def _spend(self, walk: Walk[str]) -> None:
         """Send what the walk's appetite allows."""
         if not walk.reach and self._flights:
             return  # the first page will show how far one reaches
         horizon = IN_FLIGHT_MOST * max(walk.reach, 1)
-        ahead = list(islice(self._ahead_of(walk.place), horizon))
+        ahead = walk.order(walk.place, horizon)
         dark = self._dark(walk.place, ahead)
         # Looking ahead costs as much as what it looks at: not again before half of it is walked.
         self._plan_at[walk] = walk.steps + (0 if dark else len(ahead) // 2)
@@ -150,12 +154,14 @@ class DirectoriesAhead:
                 return
             skip = walk.reach - 1
 
-    def _dark(self, place: str, ahead: list[Step]) -> list[str]:
+    def _dark(self, place: str, ahead: list[str]) -> list[str]:
         """The dark directories from `place` on that no page on its way will tell of."""
-        dark = [step.place.below for step in ahead if step.is_dark]
-        if not is_whole(self._directories, place, self._oldest()):
-            dark.insert(0, place)
-        dark = [prefix for prefix in dark if not self._is_all_files(prefix)]
+        oldest = self._oldest()
+        dark = [
+            prefix
+            for prefix in (place, *ahead)
+            if not is_whole(self._directories, prefix, oldest) and not self._is_all_files(prefix)
+        ]
         for flight in self._flights:
             told = bisect_left(dark, flight.prefix)
             del dark[told : told + flight.reach]

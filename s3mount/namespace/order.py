@@ -1,7 +1,7 @@
-"""The order in which tools walk a tree: depth first, each directory in its shown order.
+"""The orders in which tools walk a tree, each directory in its shown order.
 
-Both walks go through what is known, from any place on, down into subdirectories and up
-into parents, and stop where knowledge stops.
+Depth first for files and for directories, breadth first for directories. The ways go
+through what is known, from any place on, and stop where knowledge stops.
 
 Pure but for the `Directory` values it reads: no clock, no requests.
 """
@@ -65,8 +65,8 @@ def entries_after(
 
 def directories_after(
     directories: Mapping[str, Directory], prefix: str, *, top: str, not_before: float
-) -> Iterator[Step]:
-    """The directories that a walk visits after `prefix`: those below it, then those behind."""
+) -> Iterator[str]:
+    """The directories that a walk depth first visits after `prefix`: below it, then behind."""
     yield from _subdirectories(directories, prefix, not_before, "")
     here = prefix
     while here != top:
@@ -75,6 +75,60 @@ def directories_after(
             return
         yield from _subdirectories(directories, place.prefix, not_before, place.name)
         here = place.prefix
+
+
+def level_after(
+    directories: Mapping[str, Directory], prefix: str, *, top: str, not_before: float
+) -> Iterator[str]:
+    """The directories that a walk breadth first visits after `prefix`.
+
+    Those behind it at its depth, then level by level those deeper. Where a directory is not
+    known, its subdirectories are left out.
+    """
+    yield from _cousins_after(directories, prefix, top, not_before)
+    depth = prefix.count(DELIMITER) - top.count(DELIMITER)
+    while True:
+        depth += 1
+        level = _level(directories, top, depth, not_before)
+        first = next(level, None)
+        if first is None:
+            return
+        yield first
+        yield from level
+
+
+def _cousins_after(
+    directories: Mapping[str, Directory], prefix: str, top: str, not_before: float
+) -> Iterator[str]:
+    """The directories behind `prefix` at its own depth, in order."""
+    if prefix == top:
+        return
+    place = place_of(prefix)
+    yield from _below(directories, place.prefix, not_before, place.name)
+    for parent in _cousins_after(directories, place.prefix, top, not_before):
+        yield from _below(directories, parent, not_before, "")
+
+
+def _level(
+    directories: Mapping[str, Directory], top: str, depth: int, not_before: float
+) -> Iterator[str]:
+    """All known directories so many levels below `top`, in order."""
+    if depth == 0:
+        yield top
+        return
+    for parent in islice(_level(directories, top, depth - 1, not_before), SEARCHED_MOST):
+        yield from _below(directories, parent, not_before, "")
+
+
+def _below(
+    directories: Mapping[str, Directory], prefix: str, not_before: float, behind: str
+) -> Iterator[str]:
+    """The subdirectories of `prefix` behind the name ("": from the start)."""
+    directory = directories.get(prefix)
+    if directory is None or not directory.entries.directories:
+        return  # a directory of a million files is not searched for what it has not
+    names = islice(_names(directories, prefix, not_before, behind), SEARCHED_MOST)
+    yield from (Place(prefix, name).below for name in names if directory.is_directory(name))
 
 
 def _entries(
@@ -93,18 +147,11 @@ def _entries(
 
 def _subdirectories(
     directories: Mapping[str, Directory], prefix: str, not_before: float, behind: str
-) -> Iterator[Step]:
-    """The same for directories alone."""
-    directory = directories.get(prefix)
-    if directory is None or not directory.entries.directories:
-        return  # a directory of a million files is not searched for what it has not
-    names = islice(_names(directories, prefix, not_before, behind), SEARCHED_MOST)
-    for name in names:
-        if directory.is_directory(name):
-            place = Place(prefix, name)
-            is_dark = not is_whole(directories, place.below, not_before)
-            yield Step(place, is_directory=True, is_dark=is_dark)
-            yield from _subdirectories(directories, place.below, not_before, "")
+) -> Iterator[str]:
+    """The same for directories alone: their prefixes."""
+    for below in _below(directories, prefix, not_before, behind):
+        yield below
+        yield from _subdirectories(directories, below, not_before, "")
 
 
 def _names(

@@ -48,6 +48,9 @@ _MAX_PAGES_A_LOOKUP = 8
 # to this. Without it the latency of each page and the work on it add up.
 PAGES_AHEAD = 8
 
+# Seconds that a listing waits for a page listed ahead that may hold it; then it asks itself.
+_COVERING_WAIT = 1.0
+
 
 class Found(NamedTuple):
     """The answer to a lookup."""
@@ -207,18 +210,24 @@ class Tree:
             return None
         return directory.file(place.name)
 
-    def files_after(self, place: Place) -> Iterator[Place]:
+    def files_after(self, place: Place, *, across: bool) -> Iterator[Place]:
         """The files behind a place in tree order, as far as the tree is known without a gap.
 
-        Across the end of the directory only when a walk goes on there.
+        Across the end of the directory only when a walk goes on there, or with `across`.
         """
-        top = self._prefix if self.ahead.is_walking(place.prefix) else place.prefix
+        goes_on = across or self.ahead.is_walking(place.prefix)
+        top = self._prefix if goes_on else place.prefix
         oldest = trio.current_time() - self._metadata_ttl
         for step in entries_after(self._directories, place, top=top, not_before=oldest):
             if step.is_dark:
                 return
             if not step.is_directory:
                 yield step.place
+
+    def rank(self, place: Place) -> int:
+        """How many known names of its directory are shown before a place."""
+        directory = self._directories.get(place.prefix)
+        return 0 if directory is None else directory.entries.at(shown_at(place.name))
 
     def names(self, prefix: str) -> Collection[str]:
         """All known names of a directory."""
@@ -388,7 +397,8 @@ class Listing:
         Raises any `RequestError`.
         """
         if self._covering is not None:
-            await self._covering.wait()
+            with trio.move_on_after(_COVERING_WAIT):
+                await self._covering.wait()
             self._covering = None
         while not self.is_complete:
             known = self._directory.known
