@@ -76,7 +76,9 @@ class Exchange(BaseHTTPRequestHandler):
         """The server's answer to the request."""
         self.upstream.request(self.command, self.path, headers=dict(self.headers.items()))
         answer = self.upstream.getresponse()
-        return answer, answer.read()
+        body = answer.read()
+        self.upstream.close()  # the server may close it when it rests for a while
+        return answer, body
 
     def begin(self, answer: http.client.HTTPResponse, length: int) -> None:
         """Send the head of the answer, promising so many bytes."""
