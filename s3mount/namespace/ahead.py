@@ -36,6 +36,9 @@ WORTH_FLAT = 3  # directories that a flat page must bring to be better than thei
 # files: its own listing brings them, and no flat page brings more.
 ALL_FILES = 500
 
+# Parents of directories looked into that are remembered.
+LOOKED_INTO_KEPT = 256
+
 
 class _Flight:
     """One flat page on its way: which directory it begins in, and who waits for it.
@@ -81,8 +84,9 @@ class DirectoriesAhead:
         # The step of a walk before which there is nothing to plan.
         self._plan_at: WeakKeyDictionary[Walk[str], int] = WeakKeyDictionary()
         self._flights: list[_Flight] = []
-        # Parents, and the first of their subdirectories that somebody looked into in the dark.
-        self._looked_into: dict[str, str] = {}
+        # Parents, the first of their subdirectories that somebody looked into in the dark
+        # (None: a page was sent), and when. The latest last.
+        self._looked_into: dict[str, tuple[str | None, float]] = {}
 
     def visit(self, prefix: str) -> None:
         """A directory begins to be listed by somebody."""
@@ -93,17 +97,22 @@ class DirectoriesAhead:
     def look_into(self, prefix: str) -> None:
         """A name is looked up in a directory of which nothing is known.
 
-        The second such directory below one parent takes what follows in the parent with it:
-        of a small tree, everything.
+        The second such directory below one parent takes the parent's first keys with it: of a
+        small tree, that is everything. Of a large one little, so that is done once.
         """
         self.visit(prefix)
         if prefix == self._top or self._flights:
             return
         parent = place_of(prefix).prefix
-        first = self._looked_into.setdefault(parent, prefix)
-        if first != prefix:
-            self._looked_into = {}
+        first, since = self._looked_into.pop(parent, (prefix, trio.current_time()))
+        if since < self._oldest():
+            first, since = prefix, trio.current_time()
+        if first not in {None, prefix}:
+            first = None
             self._start(_Flight(parent, parent), None)
+        self._looked_into[parent] = (first, since)
+        if len(self._looked_into) > LOOKED_INTO_KEPT:
+            del self._looked_into[next(iter(self._looked_into))]
 
     def is_walking(self, prefix: str) -> bool:
         """Whether a proven walk is at this directory or just left it, for the next."""
@@ -184,7 +193,7 @@ class DirectoriesAhead:
         self._nursery.start_soon(self._fly, flight, walk)
 
     async def _fly(self, flight: _Flight, walk: Walk[str] | None) -> None:
-        start = self._first_dark_key(flight.prefix)
+        start = self._first_dark_key(flight.prefix) if walk is not None else flight.prefix
         told = 0
         try:
             told = await self._list_flat(flight.scope, start)

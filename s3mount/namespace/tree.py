@@ -48,6 +48,9 @@ _MAX_PAGES_A_LOOKUP = 8
 # to this. Without it the latency of each page and the work on it add up.
 PAGES_AHEAD = 8
 
+# Seconds for which knowledge must be good, or what is listed ahead is too old when it is needed.
+_TTL_WORTH_AHEAD = 1.0
+
 # Seconds that a listing waits for a page listed ahead that may hold it; then it asks itself.
 _COVERING_WAIT = 1.0
 
@@ -139,8 +142,10 @@ class Tree:
         """A fresh walk through the entries of the directory `parent`."""
         directory = parent.directory
         assert directory is not None
-        covering = self.ahead.covering(directory.prefix)
-        self.ahead.visit(directory.prefix)
+        covering = None
+        if self._metadata_ttl >= _TTL_WORTH_AHEAD:
+            covering = self.ahead.covering(directory.prefix)
+            self.ahead.visit(directory.prefix)
         return Listing(self, directory, trio.current_time() - self._metadata_ttl, covering)
 
     async def learn_root(self) -> None:
@@ -259,7 +264,7 @@ class Tree:
             await self.learn(directory, START, not_before=not_before)
             directory.dark_lookups = 0
         else:
-            if directory.known.oldest() is None:
+            if directory.known.oldest() is None and self._metadata_ttl >= _TTL_WORTH_AHEAD:
                 self.ahead.look_into(directory.prefix)
             # Counted when it has landed: many who ask for one name at once join one flight.
             await self.learn(directory, after(just_before(name)), not_before=not_before)
@@ -277,7 +282,7 @@ class Tree:
         page = await self._bucket.list_page(
             directory.prefix,
             delimiter=DELIMITER,
-            start_after="" if token else self._start_after(directory, lo),
+            start_after="" if token else _start_after(directory.prefix, lo),
             token=token,
         )
         chapter = delimited(page, directory.prefix, lo)
@@ -306,9 +311,8 @@ class Tree:
         """
         sent = trio.current_time()
         lo = start[len(prefix) :]
-        before = lo[:-1] if lo.endswith("\0") else just_before(lo)
         try:
-            page = await self._bucket.list_page(prefix, start_after=prefix + before)
+            page = await self._bucket.list_page(prefix, start_after=_start_after(prefix, lo))
         except RequestError as error:
             log.debug("listing ahead of a walk failed: %s", error)
             return 0
@@ -326,14 +330,6 @@ class Tree:
                 node.pin(info)
         if lost and directory.ino:
             self.on_lost(directory.ino, [name for name, _, _ in lost])
-
-    @staticmethod
-    def _start_after(directory: Directory, lo: str) -> str:
-        """What to send as start-after so that the answer begins at `lo`; "" at the start."""
-        if lo == START:
-            return ""
-        before = lo[:-1] if lo.endswith("\0") else just_before(lo)
-        return directory.prefix + before
 
     # --- making answers -----------------------------------------------------------
 
@@ -428,6 +424,13 @@ class Listing:
 def _is_since(directory: Directory, position: str, not_before: float) -> bool:
     learned = directory.known.since(position)
     return learned is not None and learned >= not_before
+
+
+def _start_after(prefix: str, lo: str) -> str:
+    """What to send as start-after so that the answer begins at `lo`; "" at the start."""
+    if lo == START:
+        return ""
+    return prefix + (lo[:-1] if lo.endswith("\0") else just_before(lo))
 
 
 def just_before(position: str) -> str:
