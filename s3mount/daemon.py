@@ -39,6 +39,9 @@ from s3mount.s3.connect import connect
 
 log = logging.getLogger(__name__)
 
+# Whoever types the command waits for the first request: an endpoint that refuses it thrice is
+# told of now, not after the eight seconds that all of --retries take.
+MOUNT_RETRIES = 2
 # The least that buffers get, however low --memory-limit: a block or two for a few readers.
 LEAST_BUFFERS = 8 * MIB
 
@@ -83,7 +86,8 @@ async def _serve(config: Config, ready: Callable[[], None], stopping: Callable[[
             metadata_ttl=config.metadata_ttl,
             negative_ttl=config.negative_ttl,
         )
-        await tree.learn_root()
+        with bucket.briefly(MOUNT_RETRIES):
+            await tree.learn_root()
         block_cache = None
         if config.cache_dir is not None:
             block_cache = await BlockCache.open(

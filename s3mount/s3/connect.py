@@ -32,7 +32,7 @@ T = TypeVar("T")
 LOOK_AGAIN = 10.0
 
 
-async def connect(config: Config, metrics: Metrics, nursery: trio.Nursery) -> Bucket:
+async def connect(config: Config, metrics: Metrics, nursery: trio.Nursery) -> Retrying:
     """The bucket of `config`, ready to be asked. Raises `RequestError`.
 
     `nursery` runs what outlives no call, and must be cancelled after `aclose`.

@@ -16,7 +16,8 @@ from __future__ import annotations
 import logging
 import random
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import count
 from typing import TypeVar
 
@@ -98,6 +99,15 @@ class Retrying:
 
     def __repr__(self) -> str:
         return f"<Retrying {self._bucket!r}>"
+
+    @contextmanager
+    def briefly(self, retries: int) -> Iterator[None]:
+        """Try no more than `retries` times again meanwhile: somebody waits for the cause."""
+        usual, self._retries = self._retries, min(retries, self._retries)
+        try:
+            yield
+        finally:
+            self._retries = usual
 
     async def head(self, key: str) -> ObjectInfo:
         """See `Bucket.head`."""

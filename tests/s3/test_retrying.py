@@ -309,3 +309,16 @@ def test_any_breaks_give_the_same_bytes(
         assert fake.metrics["bytes.fetched"] == len(want)
 
     trio.run(main, clock=MockClock(autojump_threshold=0))
+
+
+async def test_briefly_tries_less_and_then_as_before(
+    fake: FakeBucket, autojump_clock: MockClock
+) -> None:
+    bucket = retrying(fake, retries=5)
+    fake.inject("head", *[Unreachable("x")] * 3)
+    with bucket.briefly(2), pytest.raises(Unreachable):
+        await bucket.head("a")
+    assert fake.count("head") == 3
+    fake.inject("head", *[Unreachable("x")] * 5)
+    await bucket.head("a")
+    assert fake.count("head") == 3 + 6
