@@ -43,7 +43,9 @@ class Handle:
             return memoryview(b"")
         plan = self._window.read(offset, size, end, self._readahead.limits)
         start, stop = plan.demand
-        self._fetcher.request(content, start, stop, urgent=True)
+        if plan.ahead or stop > offset + size:
+            # Before what is read ahead; otherwise `read` below asks for it.
+            self._fetcher.request(content, start, stop, urgent=True)
         self._look_ahead(plan)
         stream = plan.stream
         if stream is None:

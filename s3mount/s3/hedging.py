@@ -39,6 +39,9 @@ T = TypeVar("T")
 
 # Requests under way are looked at that often.
 TICK = 0.01
+# What a later GET brings, at most: it goes through memory that no budget counts. The rest of
+# a longer body is asked for by who retries, straight into the caller's buffers.
+LONGEST_HEDGE = 1024 * 1024
 
 
 class _Attempt(Generic[T]):
@@ -94,7 +97,10 @@ class _Race(Generic[T]):
         raise NotImplementedError
 
     def take(self) -> T | None:
-        """Make use of what later requests brought; the result, when it is whole."""
+        """Make use of what later requests brought; the result, when it is whole.
+
+        Raises `Interrupted` when they brought what they could, and that is not all.
+        """
         raise NotImplementedError
 
     def failure(self, error: RequestError) -> RequestError:
@@ -271,10 +277,14 @@ class _Body(_Race[RangeReply]):
     # --- later requests -----------------------------------------------------------
 
     def new_attempt(self) -> _Attempt[RangeReply]:
-        told = self._told
-        # Not touched, and so not there, before bytes arrive.
-        buffers = [memoryview(bytearray(len(buffer))) for buffer in self._into[told:]]
-        return _Attempt(told, buffers)
+        buffers: list[memoryview] = []
+        size = 0
+        for buffer in self._into[self._told :]:
+            size += len(buffer)
+            if buffers and size > LONGEST_HEDGE:
+                break
+            buffers.append(memoryview(bytearray(len(buffer))))
+        return _Attempt(self._told, buffers)
 
     async def again(self, attempt: _Attempt[RangeReply]) -> RangeReply:
         def on_filled(index: int) -> None:
@@ -309,7 +319,11 @@ class _Body(_Race[RangeReply]):
                 rest = received - sum(len(buffer) for buffer in self._into[: self._told])
                 into = self._into[self._told]
                 into[:rest] = attempt.buffers[self._told - attempt.base][:rest]
+                self.took = True
                 self._tell(self._told)
+                if rest == len(into) and self._told < len(self._into):
+                    cause = f"the rest of a late body of {self._key!r} is missing"
+                    raise BodyInterrupted(cause, received=received, info=reply.info)
                 return RangeReply(reply.info, received)
         return None
 
