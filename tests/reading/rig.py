@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 
 import trio
 
@@ -24,6 +25,7 @@ def body(size: int, seed: int = 0) -> bytes:
     return cut(0, size, seed)
 
 
+@cache
 def cut(start: int, stop: int, seed: int = 0) -> bytes:
     """The units [start, stop) of a body."""
     units = range(start * 32, stop * 32)  # 8 bytes each
