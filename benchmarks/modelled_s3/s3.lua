@@ -93,6 +93,7 @@ local function strike_early(fault)
     elseif kind == "delay" then ngx.sleep(fault.seconds)
     elseif kind == "html" then
         ngx.ctx.fault = nil
+        ngx.req.clear_header("If-Match") -- else nginx itself would answer 412
         return M.answer(200, HTML, { ["Content-Type"] = "text/html" })
     end
 end
@@ -114,7 +115,8 @@ local function strike_body(fault, object, first, last)
         if other == first then ending = math.max(first, last - 1) end
         ngx.req.set_header("Range", "bytes=" .. other .. "-" .. ending)
     elseif kind == "wrong_etag" then
-        ngx.ctx.object.etag = string.rep("0", 32)
+        -- Of this answer alone: the object itself is shared with the requests to come.
+        ngx.ctx.object = setmetatable({ etag = string.rep("0", 32) }, { __index = object })
     elseif BREAKS[kind] then
         local from, size = first or 0, (last or object.size - 1) - (first or 0) + 1
         local file = assert(io.open(store.directory .. "/data/" .. object.file, "rb"))

@@ -22,17 +22,17 @@ if TYPE_CHECKING:
 BODY = bytes(range(256)) * 1024  # 256 KiB
 
 
-def test_latency_and_rate_are_those_set(server: ModelledS3) -> None:
+def test_latency_and_rate_are_at_least_those_set(server: ModelledS3) -> None:
+    # Only the lower bounds: how much longer it takes is the machine's affair.
     server.put("bucket", "slow", BODY * 16)  # 4 MiB
     server.set_model(ttfb=0.03, rate=20_000_000)
     start = time.perf_counter()
     assert Answer(server, "/bucket/slow", Range="bytes=0-0").status == 206
-    first = time.perf_counter() - start
-    assert 0.03 <= first < 0.06
+    assert time.perf_counter() - start >= 0.03
     start = time.perf_counter()
     assert len(Answer(server, "/bucket/slow").body) == 4 << 20
     # The last of four chunks of 1 MiB is not waited for: 3 MiB at 20 MB/s are 157 ms.
-    assert 0.17 <= time.perf_counter() - start < 0.35
+    assert time.perf_counter() - start >= 0.17
 
 
 def test_requests_are_counted_by_kind(server: ModelledS3, client: S3Client) -> None:
@@ -140,6 +140,17 @@ def test_answers_that_lie(server: ModelledS3) -> None:
     assert tag.headers is not None
     assert (tag.status, tag.headers["ETag"]) == (206, '"' + "0" * 32 + '"')
     assert tag.body == ASKED
+    server.clear_faults()
+    right = Answer(server, "/bucket/fault", Range=RANGE)
+    assert right.headers is not None
+    assert right.headers["ETag"] == f'"{etag}"'
+
+
+def test_a_page_of_html_comes_whatever_the_condition(server: ModelledS3) -> None:
+    server.put("bucket", "fault", BODY)
+    server.set_faults(Fault(FaultKind.HTML))
+    answer = Answer(server, "/bucket/fault", **{"Range": RANGE, "If-Match": '"other"'})
+    assert (answer.status, answer.body[:15]) == (200, b"<!DOCTYPE html>")
 
 
 @pytest.mark.parametrize("asked", ["bytes=0-262143", "bytes=0-0", "bytes=262143-", "bytes=5-9"])
