@@ -178,6 +178,7 @@ def test_reads_at_one_distance_have_the_next_ones_fetched_and_nothing_between(st
         assert fetched.isdisjoint(plan.ahead)
         fetched |= set(plan.ahead)
     assert all((start - begin) % step == 0 and stop - start == size for start, stop in fetched)
+    assert state.read(begin + 5, 1, FILE, LIMITS).stream is None, "it is out of step"
 
 
 def test_a_stream_that_the_reader_turned_from_is_given_up() -> None:
