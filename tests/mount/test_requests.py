@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from tests.servers import Server
 
 HOUR = ("--metadata-ttl", "1h", "--negative-ttl", "1h")
 DIRECTORIES, FILES = 3, 1000
+HANDFUL = 5  # of LISTs beside those that must be: some are sent on the chance that they help
 
 
 def run(*command: str | Path, cwd: Path | None = None, status: int = 0) -> str:
@@ -23,6 +25,15 @@ def run(*command: str | Path, cwd: Path | None = None, status: int = 0) -> str:
     )
     assert done.returncode == status, done.stderr
     return done.stdout
+
+
+def settle(server: Server) -> None:
+    """Wait until no request has come for a while, and forget those that came."""
+    counts, since = server.counts(), time.monotonic()
+    while time.monotonic() < since + 0.3:
+        if (new := server.counts()) != counts:
+            counts, since = new, time.monotonic()
+    server.reset()
 
 
 def exists(path: Path) -> bool:
@@ -66,8 +77,8 @@ def test_ls_of_3000_files(wide_bucket: Bucket, server: Server, mount: Mounts) ->
     assert sum(line.startswith("-rw") for line in lines) == DIRECTORIES * FILES
     counts = server.counts()
     assert set(counts) == {"LIST"}
-    assert DIRECTORIES < counts["LIST"] <= DIRECTORIES + 5  # the mount's own among them
-    server.reset()
+    assert DIRECTORIES < counts["LIST"] <= DIRECTORIES + HANDFUL  # the mount's own among them
+    settle(server)
     assert run("ls", "-lR", mounted.path).splitlines() == lines
     assert server.counts() == {}
 
@@ -92,8 +103,8 @@ def test_a_walk_costs_a_list_a_directory(
     assert run(*command, cwd=mounted.path) != "" or "+1M" in command
     counts = server.counts()
     assert set(counts) == {"LIST"}
-    assert counts["LIST"] <= DIRECTORIES + 3
-    server.reset()
+    assert counts["LIST"] <= DIRECTORIES + HANDFUL
+    settle(server)
     run(*command, cwd=mounted.path)
     assert server.counts() == {}
 
@@ -110,7 +121,8 @@ def test_pages_of_a_long_directory(bucket: Bucket, mount: Mounts) -> None:
     mounted = mount(bucket.name, *HOUR)
     bucket.server.reset()
     assert len(os.listdir(mounted.path / "long")) == 1_001
-    assert bucket.server.counts() == {"LIST": 2}
+    assert set(bucket.server.counts()) == {"LIST"}
+    assert 2 <= bucket.server.counts()["LIST"] <= 2 + HANDFUL
 
 
 # --- names ------------------------------------------------------------------------------
