@@ -5,6 +5,7 @@ pyfuse3 keeps its state in its module, so a process has one session at a time.
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import select
@@ -29,12 +30,23 @@ GRACE = 2.0
 WATCH_EVERY = 1.0
 
 
+def _is_news(record: logging.LogRecord) -> bool:
+    """Whether a line of pyfuse3's is worth a log.
+
+    A reader that was killed has taken its request back: the kernel answers the reply with
+    ENOENT, and pyfuse3 logs that as an error.
+    """
+    message = record.getMessage()
+    return "fuse_reply_* failed" not in message or os.strerror(errno.ENOENT) not in message
+
+
 class Session:
     """The connection between the kernel and the handlers."""
 
     def __init__(self, mountpoint: Path) -> None:
         self.mountpoint = mountpoint
         self._scope = trio.CancelScope()
+        logging.getLogger("pyfuse3").addFilter(_is_news)
 
     def open(self, operations: Operations, *, source: str, options: Sequence[str]) -> Mounted:
         """Mount. Accesses wait until `serve` runs. Raises `MountError`."""
