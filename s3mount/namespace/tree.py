@@ -444,6 +444,7 @@ def just_before(position: str) -> str:
     below = last - 1
     if chr(below) == DELIMITER:
         below -= 1  # within "head/..." servers differ in how they roll up the rest
-    if below < 0x20 or 0xD800 <= below <= 0xDFFF:  # control characters, surrogates
+    # Control characters, surrogates, and what XML cannot hold: servers send start-after back.
+    if below < 0x20 or 0xD800 <= below <= 0xDFFF or below in (0xFFFE, 0xFFFF):
         return head
     return head + chr(below) + "~~~~"
