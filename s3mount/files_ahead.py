@@ -26,15 +26,15 @@ from itertools import islice
 from s3mount.metrics import Metrics
 from s3mount.model import ARCHIVED_STORAGE_CLASSES
 from s3mount.namespace.inodes import Node
-from s3mount.namespace.lookahead import STREAKS_KEPT, Streaks
-from s3mount.namespace.order import Place
+from s3mount.namespace.lookahead import REACH, STREAKS_KEPT, Streaks
+from s3mount.namespace.order import Place, place_of
 from s3mount.namespace.tree import Tree
 from s3mount.reading.fetcher import Fetcher
 
 # Entries looked through for the next file of the same extension.
 SEARCHED_MOST = 256
-# Of these, a directory's first file of an extension is one.
-FIRST_FEW = 32
+# A directory without files of interest may be passed over, but not more.
+NEAR_DIRECTORIES = 8
 # A directory of more files is not sorted by locale: 10,000 take some 5 ms, each time it changes.
 SORTED_MOST = 10_000
 # Directories whose sorted names are kept: as many as there may be streaks.
@@ -119,12 +119,19 @@ class FilesAhead:
     def _is_near(self, place: Place, other: Place) -> bool:
         """Whether `other` may be one of the next few files behind `place` in some order."""
         if place.prefix != other.prefix:
-            return self._tree.rank(other) < FIRST_FEW
+            return self._is_in_near_directory(place.prefix, other)
         if 0 < self._tree.rank(other) - self._tree.rank(place) < SEARCHED_MOST:
             return True
         keys = self._collation(place.prefix)
         at, behind = (bisect_left(keys, _collated(p.name)) for p in (place, other))
         return 0 < behind - at < SEARCHED_MOST
+
+    def _is_in_near_directory(self, prefix: str, other: Place) -> bool:
+        """Whether `other` may be one of the first files of a directory that is soon behind."""
+        here, there = place_of(prefix), place_of(other.prefix)
+        if here.prefix == there.prefix:
+            return 0 < self._tree.rank(there) - self._tree.rank(here) <= NEAR_DIRECTORIES
+        return self._tree.rank(other) < REACH
 
     def _collation(self, prefix: str) -> list[tuple[str, str, str]]:
         """The sort keys of the directory's names, in order; none of one that is too large."""

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Generic, TypeVar
 
 P = TypeVar("P", bound=Hashable)
@@ -249,9 +250,9 @@ class Streaks(Generic[P]):
             streak.upcoming.update(dict.fromkeys(streak.order(last, missing), False))
         asked = [
             p
-            for p in list(streak.upcoming)[:want]
+            for p, was_asked in islice(streak.upcoming.items(), want)
             # What was opened lately is not asked for again, unless this is a second pass.
-            if (is_again or p not in self._opened) and not self._is_asked(p)
+            if not was_asked and (is_again or p not in self._opened) and not self._is_asked(p)
         ]
         streak.upcoming.update(dict.fromkeys(asked, True))
         return asked
