@@ -42,7 +42,8 @@ class Bucket(Protocol):
 
         `start_after` (exclusive) and `token` (of the page before) exclude each other.
         With `delimiter`, keys that hold it after `prefix` are rolled up into
-        `ListPage.prefixes`. A key that cannot be decoded is left out.
+        `ListPage.prefixes`. A key that cannot be decoded is left out. S3 may answer with an
+        empty page that is followed by others: `Retrying` passes over those.
         """
         ...
 
@@ -63,9 +64,11 @@ class Bucket(Protocol):
         the rest stays untouched, `on_filled` is called for the buffer that holds
         the object's last byte, and `RangeReply.received` tells the length.
 
-        With `etag` the request is pinned by If-Match. Without it, whatever version
-        is there is read, and the reply's `info` tells which. The status (206), the
-        Content-Range and the ETag of the answer are checked before a byte is kept.
+        With `etag` the request is pinned by If-Match, and the buffers must end within the
+        object, whose size the caller knows: an answer that is shorter is a `BadReply`.
+        Without it, whatever version is there is read, and the reply's `info` tells which.
+        The status (206), the Content-Range and the ETag of the answer are checked before
+        a byte is kept.
 
         Cancellation safe: once this call has returned, raised, or been cancelled,
         nothing writes into the buffers any more.

@@ -53,7 +53,8 @@ def check_range(status: int, headers: Mapping[str, str], asked: Asked) -> tuple[
     """The object, and the length of the body (bytes), of the answer to a ranged GET.
 
     Raises `BadReply` when it is not exactly the range that was asked for:
-    `size` bytes from `start`, or as many as the object has; `OtherETag` as said there.
+    `size` bytes from `start`, or as many as the object has where no version was named;
+    `OtherETag` as said there.
     """
     if status != 206:
         kind = headers.get("content-type", "no type")
@@ -78,6 +79,9 @@ def check_range(status: int, headers: Mapping[str, str], asked: Asked) -> tuple[
         raise OtherETag(
             f"{asked.key!r}: asked for the ETag {asked.etag}, answered with {info.etag}"
         )
+    if asked.etag is not None and length < asked.size:
+        # Whoever names a version knows its size: the same ETag cannot have another one.
+        raise BadReply(f"{asked.key!r}: asked for {asked.header}, answered with {content_range!r}")
     return info, length
 
 

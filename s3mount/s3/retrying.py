@@ -18,6 +18,7 @@ import random
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from itertools import count
 from typing import TypeVar
 
@@ -122,18 +123,15 @@ class Retrying:
         token: str | None = None,
         max_keys: int = 1000,
     ) -> ListPage:
-        """See `Bucket.list_page`."""
-
-        def once() -> Awaitable[ListPage]:
-            return self._bucket.list_page(
-                prefix,
-                delimiter=delimiter,
-                start_after=start_after,
-                token=token,
-                max_keys=max_keys,
-            )
-
-        return await self._until_done("list", f"the listing of {prefix!r}", once)
+        """See `Bucket.list_page`; an empty page is the last one."""
+        what = f"the listing of {prefix!r}"
+        ask = partial(self._bucket.list_page, prefix, delimiter=delimiter, max_keys=max_keys)
+        page = await self._until_done(
+            "list", what, partial(ask, start_after=start_after, token=token)
+        )
+        while page.next_token is not None and not page.last:
+            page = await self._until_done("list", what, partial(ask, token=page.next_token))
+        return page
 
     async def get_range(
         self,

@@ -72,3 +72,10 @@ def test_bad_heads(status: int, changes: dict[str, str]) -> None:
 def test_decoding(key: str) -> None:
     assert decoded(quote(key)) == key
     assert decoded(quote(key).replace("%20", "+")) == key
+
+
+def test_a_named_version_cannot_be_shorter_than_it_was() -> None:
+    headers = {"content-range": "bytes 0-2/3", "content-length": "3", "etag": '"x"'}
+    assert check_range(206, headers, Asked("a", 0, 5))[1] == 3
+    with pytest.raises(BadReply, match="asked for bytes=0-4"):
+        check_range(206, headers, Asked("a", 0, 5, etag='"x"'))

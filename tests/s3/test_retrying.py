@@ -23,7 +23,7 @@ from s3mount.errors import (
     VersionChanged,
 )
 from s3mount.metrics import Metrics
-from s3mount.model import RangeReply
+from s3mount.model import ListPage, RangeReply
 from s3mount.s3.errors import RetryLater
 from s3mount.s3.fake import FakeBucket, Fault, Request
 from s3mount.s3.retrying import BASE, CAP, Latencies, Retrying, pause
@@ -322,3 +322,38 @@ async def test_briefly_tries_less_and_then_as_before(
     fake.inject("head", *[Unreachable("x")] * 5)
     await bucket.head("a")
     assert fake.count("head") == 3 + 6
+
+
+class _SomePagesEmpty(FakeBucket):
+    """Answers each token first with an empty page, as S3 may."""
+
+    async def list_page(
+        self,
+        prefix: str,
+        *,
+        delimiter: str = "",
+        start_after: str = "",
+        token: str | None = None,
+        max_keys: int = 1000,
+    ) -> ListPage:
+        if token is None or not token.startswith("!"):
+            await trio.lowlevel.checkpoint()
+            return ListPage((), (), "!" + (token or start_after or ""))
+        return await super().list_page(
+            prefix,
+            delimiter=delimiter,
+            start_after=token[1:],
+            max_keys=max_keys,
+        )
+
+
+async def test_empty_pages_are_passed_over(autojump_clock: MockClock) -> None:
+    fake = _SomePagesEmpty()
+    for key in ("a", "b", "c"):
+        fake.put(key, b"")
+    bucket = retrying(fake)
+    page = await bucket.list_page("", start_after="a")
+    assert [info.key for info in page.objects] == ["b", "c"]
+    assert page.next_token is None
+    nothing = await bucket.list_page("z")
+    assert (nothing.last, nothing.next_token) == ("", None)
