@@ -4,12 +4,14 @@ INVARIANTS
 - No more runs than `connections` are inside.
 - A run read ahead does not enter while an urgent one waits, and leaves `RESERVED` of the
   connections to the urgent ones.
-- Among equals, who came first goes first: no stream starves.
+- Among equals, who was sent off first goes first: no stream starves.
 
 Touched on the trio thread alone.
 """
 
 from __future__ import annotations
+
+from operator import attrgetter
 
 import trio
 
@@ -26,7 +28,7 @@ class Gate:
         self._connections = connections
         self._for_all = max(1, connections - int(connections * RESERVED))
         self._inside = 0
-        self._urgent: dict[Run, None] = {}  # waiting, first come first
+        self._urgent: dict[Run, None] = {}  # waiting
         self._others: dict[Run, None] = {}
 
     @property
@@ -72,7 +74,7 @@ class Gate:
             self._let_in(self._others)
 
     def _let_in(self, queue: dict[Run, None]) -> None:
-        run = next(iter(queue))
+        run = min(queue, key=attrgetter("number"))
         del queue[run]
         self._inside += 1
         assert run.admitted is not None

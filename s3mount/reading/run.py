@@ -6,6 +6,7 @@ Runs are what compete for connections, and what is ended when nobody wants them 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import count
 
 import trio
 
@@ -16,13 +17,17 @@ from s3mount.reading.blocks import Part
 NEARLY_DONE = 512 * 1024
 
 
+_numbers = count()
+
+
 class Run:
     """A row of parts of one content; `landed` of them are here."""
 
-    __slots__ = ("admitted", "is_dropped", "landed", "parts", "scope", "urgent")
+    __slots__ = ("admitted", "is_dropped", "landed", "number", "parts", "scope", "urgent")
 
     def __init__(self, parts: list[Part], *, urgent: bool) -> None:
         self.parts = parts
+        self.number = next(_numbers)  # trio starts tasks in any order; runs go in this one
         self.urgent = urgent
         self.landed = 0
         self.scope = trio.CancelScope()

@@ -43,7 +43,7 @@ MAX_STREAMS = 8
 MAX_LONE = 16
 # Reads without one of the stream's own, for each stream there is, after which it is given up:
 # before and after it was come back to from another stream.
-PATIENCE = 3
+PATIENCE = 2
 PATIENCE_SHARED = 32
 # Reads ahead of a strided stream: each may be a request, so no more than connections.
 MAX_STEPS = 32
@@ -166,22 +166,34 @@ class Window:
 
     def _new_stream(self, offset: int, stop: int) -> Stream | None:
         """The stream that this read makes of one or two lone reads before it."""
-        starts = {first for first, _ in self._lone}
         for lone in reversed(self._lone):
             first, last = lone
-            distance = offset - first
             if last == offset:
                 stream = Stream(position=offset, ahead=offset, step=0, seen=last - first, used=0)
             elif first == stop:
                 stream = Stream(first, first, step=BACKWARD, seen=last - first, used=0)
-            elif abs(distance) > last - first and first - distance in starts:
-                stream = Stream(first, first, step=distance, seen=2 * (last - first), used=0)
             else:
                 continue
             self._lone.remove(lone)
             self._streams.append(stream)
             return stream
-        return None
+        return self._new_strided(offset)
+
+    def _new_strided(self, offset: int) -> Stream | None:
+        """The stream that the last two lone reads make with this one.
+
+        The last two: among many random reads of a small file some are in step by chance.
+        """
+        if len(self._lone) < 2:
+            return None
+        (before, _), (first, last) = self._lone[-2], self._lone[-1]
+        step = offset - first
+        if first - before != step or abs(step) <= last - first:
+            return None
+        stream = Stream(first, first, step=step, seen=2 * (last - first), used=0)
+        self._lone.pop()
+        self._streams.append(stream)
+        return stream
 
     @staticmethod
     def _moves(stream: Stream, offset: int, stop: int) -> bool:
