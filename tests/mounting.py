@@ -192,12 +192,14 @@ class Mounts:
         cache: str | None = "cache",
         prefix: Iterable[str] = (),
         program: Iterable[str] | None = None,
+        covered: bool = True,
     ) -> Mounted:
         """Run s3mount, which detaches, and return what it mounted.
 
         `prefix` is put before the command (setpriv, env...). Without `at` the mountpoint
         is a new directory; `cache` is the name of its cache directory, None for no cache;
-        `program` is run instead of s3mount.
+        `program` is run instead of s3mount. Coverage is measured unless another user runs
+        it, who cannot write its data, or `covered` is False, for it takes memory.
         """
         path = at or self._directory / f"mnt{len(self._made)}"
         path.mkdir(exist_ok=True)
@@ -213,7 +215,12 @@ class Mounts:
         ]
         before = set(processes_with(str(path)))
         done = subprocess.run(
-            command, env=self.environment(), capture_output=True, text=True, check=False, timeout=90
+            command,
+            env=self.environment(covered=covered and not prefix),
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=90,
         )
         pids = set(processes_with(str(path))) - before
         assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
@@ -236,19 +243,22 @@ class Mounts:
         where = ["--endpoint-url", endpoint_url, "--path-style", "--cache-dir", cache_dir]
         return [source, str(path), *where]
 
-    def environment(self) -> dict[str, str]:
-        """The variables that s3mount is run with."""
+    def environment(self, *, covered: bool = True) -> dict[str, str]:
+        """The variables that s3mount is run with; without the coverage's if not `covered`."""
         environment = os.environ | self._server.environment() | {"PYTHONPATH": str(ROOT)}
         del environment["AWS_ENDPOINT_URL_S3"]
-        return environment
+        if covered:
+            return environment
+        return {name: text for name, text in environment.items() if name[:9] != "COVERAGE_"}
 
     def run(
         self, *arguments: str, prefix: Iterable[str] = (), **environment: str
     ) -> subprocess.CompletedProcess[str]:
         """Run s3mount for what it says: it is not expected to leave a mount."""
+        prefix = list(prefix)
         return subprocess.run(
             [*prefix, *python(), *arguments],
-            env=self.environment() | environment,
+            env=self.environment(covered=not prefix) | environment,
             capture_output=True,
             text=True,
             check=False,

@@ -238,7 +238,7 @@ def test_many_open_files(bucket: Bucket, mount: Mounts) -> None:
 
 
 def test_memory_while_2_gib_stream(endpoint: str, mount: Mounts) -> None:
-    mounted = mount("generated", endpoint_url=endpoint)
+    mounted = mount("generated", endpoint_url=endpoint, covered=False)
     assert digest(mounted.path / "stream") == sha256(STREAM)
     assert mounted.memory() < 256 * MIB
 
@@ -246,7 +246,9 @@ def test_memory_while_2_gib_stream(endpoint: str, mount: Mounts) -> None:
 @pytest.mark.parametrize("limit", [64, 96])
 def test_memory_limit_holds(limit: int, endpoint: str, mount: Mounts) -> None:
     """What the process holds beside its blocks (Python, boto3...) is counted in."""
-    mounted = mount("generated", "--memory-limit", f"{limit}M", endpoint_url=endpoint)
+    mounted = mount(
+        "generated", "--memory-limit", f"{limit}M", endpoint_url=endpoint, covered=False
+    )
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(digest, [mounted.path / name for name in ("big", "another", "big")]))
     assert mounted.memory() < 1.15 * limit * MIB
@@ -254,6 +256,6 @@ def test_memory_limit_holds(limit: int, endpoint: str, mount: Mounts) -> None:
 
 @pytest.mark.long
 def test_memory_limit_holds_while_2_gib_stream(endpoint: str, mount: Mounts) -> None:
-    mounted = mount("generated", "--memory-limit", "64M", endpoint_url=endpoint)
+    mounted = mount("generated", "--memory-limit", "64M", endpoint_url=endpoint, covered=False)
     assert digest(mounted.path / "stream") == sha256(STREAM)
     assert mounted.memory() < 1.15 * 64 * MIB
