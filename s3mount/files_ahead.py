@@ -11,7 +11,7 @@ Orders tried (which tool uses which), each among all files and among those of on
   fts, `cp -r`, `tar`, which sort by inode: that is the same order);
 - the names of one directory as most locales sort them (`*` in a shell, `ls`);
 - the shown order across directories without a walk, which may be over by then
-  (`find | xargs`), once a file of the next directory was opened.
+  (`find | xargs`), once a file of the next directory was opened: among siblings first.
 
 Must not know: handles, errno, requests.
 """
@@ -26,6 +26,7 @@ from itertools import islice
 from s3mount.metrics import Metrics
 from s3mount.model import ARCHIVED_STORAGE_CLASSES
 from s3mount.namespace.inodes import Node
+from s3mount.namespace.listing import KEY_MAX
 from s3mount.namespace.lookahead import REACH, STREAKS_KEPT, Streaks
 from s3mount.namespace.order import Place, place_of
 from s3mount.namespace.tree import Tree
@@ -52,7 +53,7 @@ class FilesAhead:
         self._metrics = metrics
         # Of the directories asked for lately, the latest last: collated names, sorted.
         self._sorted: dict[str, list[tuple[str, str, str]]] = {}
-        orders = (self._shown, self._by_locale, self._across)
+        orders = (self._shown, self._by_locale, self._among_siblings, self._everywhere)
         self._streaks: Streaks[Place] = Streaks(
             [
                 partial(self._following, order, alike=alike)
@@ -105,10 +106,13 @@ class FilesAhead:
         return list(islice((p for p in near if _extension(p.name) == extension), most))
 
     def _shown(self, place: Place) -> Iterator[Place]:
-        return self._tree.files_after(place, across=False)
+        return self._tree.files_after(place)
 
-    def _across(self, place: Place) -> Iterator[Place]:
-        return self._tree.files_after(place, across=True)
+    def _among_siblings(self, place: Place) -> Iterator[Place]:
+        return self._tree.files_after(place, up=1)
+
+    def _everywhere(self, place: Place) -> Iterator[Place]:
+        return self._tree.files_after(place, up=KEY_MAX)
 
     def _by_locale(self, place: Place) -> Iterator[Place]:
         """The files of the same directory as a locale such as en_US sorts them."""

@@ -25,7 +25,13 @@ import trio
 from s3mount.namespace.directory import Directory
 from s3mount.namespace.known import START
 from s3mount.namespace.lookahead import Walk, Walks
-from s3mount.namespace.order import directories_after, is_whole, level_after, place_of
+from s3mount.namespace.order import (
+    common_prefix,
+    directories_after,
+    is_whole,
+    level_after,
+    place_of,
+)
 
 log = logging.getLogger(__name__)
 
@@ -80,6 +86,7 @@ class DirectoriesAhead:
         self._walks: Walks[str] = Walks(
             [self._depth_first, self._breadth_first],
             lambda prefix, below: place_of(below).prefix == prefix,
+            common_prefix,
         )
         # The step of a walk before which there is nothing to plan.
         self._plan_at: WeakKeyDictionary[Walk[str], int] = WeakKeyDictionary()
@@ -114,9 +121,10 @@ class DirectoriesAhead:
         if len(self._looked_into) > LOOKED_INTO_KEPT:
             del self._looked_into[next(iter(self._looked_into))]
 
-    def is_walking(self, prefix: str) -> bool:
-        """Whether a proven walk is at this directory or just left it, for the next."""
-        return self._walks.is_at(prefix)
+    def top_at(self, prefix: str) -> str | None:
+        """The top of the proven walk that is at this directory, or just left it for the next."""
+        walk = self._walks.at(prefix)
+        return None if walk is None else walk.top
 
     def covering(self, prefix: str) -> trio.Event | None:
         """The landing of a page on its way that may tell of the directory `prefix`."""
@@ -143,6 +151,7 @@ class DirectoriesAhead:
             return  # the first page will show how far one reaches
         horizon = IN_FLIGHT_MOST * max(walk.reach, 1)
         ahead = walk.order(walk.place, horizon)
+        ahead = [prefix for prefix in ahead if prefix.startswith(walk.top)]
         dark = self._dark(walk.place, ahead)
         # Looking ahead costs as much as what it looks at: not again before half of it is walked.
         self._plan_at[walk] = walk.steps + (0 if dark else len(ahead) // 2)

@@ -60,10 +60,11 @@ class Walk(Generic[P]):
     """One recognised walk through directories."""
 
     place: P  # the directory visited last
+    came_from: P  # the one before
+    top: P  # the least place that holds all that it visited
     order: Following[P]
     steps: int
     visit: int  # the number of its last visit
-    came_from: P | None = None
     pages: int = 0  # listed ahead for it so far
     reach: int = 0  # directories that its last page told of; 0: none has landed yet
 
@@ -86,12 +87,18 @@ class Walks(Generic[P]):
     A step goes to one of the next few directories in one of the `orders` (depth first,
     breadth first). A walk begins with a directory and then its first subdirectory
     (`descends(directory, subdirectory)`), which is a step; or with two neighbours, which
-    chance brings too: that is none yet.
+    chance brings too: that is none yet. `join(a, b)` is the least place that holds both.
     """
 
-    def __init__(self, orders: Sequence[Following[P]], descends: Callable[[P, P], bool]) -> None:
+    def __init__(
+        self,
+        orders: Sequence[Following[P]],
+        descends: Callable[[P, P], bool],
+        join: Callable[[P, P], P],
+    ) -> None:
         self._orders = orders
         self._descends = descends
+        self._join = join
         self._walks: list[Walk[P]] = []  # the one used last comes first
         self._visits: list[P] = []
         self._count = 0
@@ -109,9 +116,12 @@ class Walks(Generic[P]):
         self._visits = [*self._visits[1 - PATIENCE :], place]
         return step_of
 
-    def is_at(self, place: P) -> bool:
-        """Whether a walk of more than one step visited `place` last, or just before."""
-        return any(place in {walk.place, walk.came_from} for walk in self._walks if walk.steps > 1)
+    def at(self, place: P) -> Walk[P] | None:
+        """The walk of more than one step that visited `place` last, or just before."""
+        for walk in self._walks:
+            if walk.steps > 1 and place in {walk.place, walk.came_from}:
+                return walk
+        return None
 
     def _next_step(self, place: P) -> Walk[P] | None:
         for walk in self._walks:
@@ -121,6 +131,7 @@ class Walks(Generic[P]):
             if order is None:
                 continue
             walk.came_from, walk.place, walk.order = walk.place, place, order
+            walk.top = self._join(walk.top, place)
             walk.steps += 1
             walk.visit = self._count
             self._walks.remove(walk)
@@ -133,7 +144,7 @@ class Walks(Generic[P]):
             order = _nearest(self._orders, past, place, FIRST_REACH)
             if order is not None:
                 steps = 1 if self._descends(past, place) else 0
-                walk = Walk(place, order, steps, self._count, came_from=past)
+                walk = Walk(place, past, self._join(past, place), order, steps, self._count)
                 self._walks = [walk, *self._walks[: WALKS_KEPT - 1]]
                 return walk
         return None

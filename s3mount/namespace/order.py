@@ -40,6 +40,13 @@ def place_of(prefix: str) -> Place:
     return Place(parent + slash, name)
 
 
+def common_prefix(one: str, other: str) -> str:
+    """The deepest directory that holds both directories, or is one of them."""
+    while not other.startswith(one):
+        one = place_of(one).prefix
+    return one
+
+
 class Step(NamedTuple):
     """One entry on the way."""
 

@@ -33,7 +33,7 @@ from s3mount.namespace.entries import shown_at
 from s3mount.namespace.inodes import Inodes, Node
 from s3mount.namespace.known import END, START, after
 from s3mount.namespace.listing import DELIMITER, KEY_MAX, Chapter, delimited, flat, is_showable
-from s3mount.namespace.order import Place, entries_after
+from s3mount.namespace.order import Place, entries_after, place_of
 from s3mount.s3.bucket import Bucket
 
 log = logging.getLogger(__name__)
@@ -215,13 +215,18 @@ class Tree:
             return None
         return directory.file(place.name)
 
-    def files_after(self, place: Place, *, across: bool) -> Iterator[Place]:
+    def files_after(self, place: Place, *, up: int = 0) -> Iterator[Place]:
         """The files behind a place in tree order, as far as the tree is known without a gap.
 
-        Across the end of the directory only when a walk goes on there, or with `across`.
+        Across the end of the directory when a walk goes on there, as far as that goes; else
+        into other directories below the one so many levels `up`.
         """
-        goes_on = across or self.ahead.is_walking(place.prefix)
-        top = self._prefix if goes_on else place.prefix
+        top = self.ahead.top_at(place.prefix)
+        if top is None:
+            top = place.prefix
+            while up and top != self._prefix:
+                top = place_of(top).prefix
+                up -= 1
         oldest = trio.current_time() - self._metadata_ttl
         for step in entries_after(self._directories, place, top=top, not_before=oldest):
             if step.is_dark:

@@ -306,6 +306,7 @@ class Forest:
                 lambda place, most: self.by_level[level[place] + 1 :][:most],
             ],
             lambda place, below: below[:-1] == place != below,
+            lambda a, b: max(a[:i] for i in range(len(a) + 1) if a[:i] == b[:i]),
         )
         self.pages = 0
 
@@ -384,7 +385,7 @@ def test_neighbours_alone_are_no_step_yet() -> None:
     walk = forest.visit((8,))
     assert walk is not None
     assert walk.appetite == 0
-    assert not forest.walks.is_at((8,))
+    assert forest.walks.at((8,)) is None
     walk = forest.visit((9,))
     assert walk is not None
     assert walk.allowance == 1
@@ -395,9 +396,22 @@ def test_where_a_walk_is() -> None:
     for place in forest.places[:5]:
         forest.visit(place)
     here, before = forest.places[4], forest.places[3]
-    assert forest.walks.is_at(here)
-    assert forest.walks.is_at(before)
-    assert not forest.walks.is_at(forest.places[2])
+    walk = forest.walks.at(here)
+    assert walk is not None
+    assert walk is forest.walks.at(before)
+    assert forest.walks.at(forest.places[2]) is None
+
+
+def test_a_walk_knows_what_holds_all_it_visited() -> None:
+    forest = Forest(5, 3)
+    start = forest.places.index((2, 1))
+    for place in forest.places[start : start + 6]:
+        walk = forest.visit(place)
+        if walk is not None:
+            assert walk.top == (2, 1)
+    walk = forest.visit((2, 2))
+    assert walk is not None
+    assert walk.top == (2,)
 
 
 def test_a_walk_that_stands_still_ends() -> None:
@@ -406,7 +420,7 @@ def test_a_walk_that_stands_still_ends() -> None:
         forest.visit(place)
     for place in forest.places[20 : 30 + 10 * PATIENCE : 10]:
         assert forest.visit(place) is None
-    assert not forest.walks.is_at(forest.places[4])
+    assert forest.walks.at(forest.places[4]) is None
 
 
 def test_visiting_a_directory_again_is_no_step() -> None:

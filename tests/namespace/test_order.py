@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from itertools import islice
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -14,6 +15,7 @@ from s3mount.namespace.known import END, START
 from s3mount.namespace.listing import Chapter
 from s3mount.namespace.order import (
     Place,
+    common_prefix,
     directories_after,
     entries_after,
     is_whole,
@@ -157,6 +159,21 @@ def test_the_search_among_files_is_bounded() -> None:
     deep = tree_of([f"{name}/below/file" for name in many])
     level = level_after(deep, many[-1] + "/", top="", not_before=0.0)
     assert len(list(islice(level, 10_000))) <= order.SEARCHED_MOST
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "common"),
+    [
+        ("a/b/", "a/b/", "a/b/"),
+        ("a/b/", "a/b/c/", "a/b/"),
+        ("a/b/c/", "a/b/", "a/b/"),
+        ("a/b/", "a/bc/", "a/"),
+        ("a/", "b/c/", ""),
+        ("", "a/", ""),
+    ],
+)
+def test_the_directory_that_holds_both(one: str, other: str, common: str) -> None:
+    assert common_prefix(one, other) == common
 
 
 def test_place_of_a_directory() -> None:
