@@ -15,6 +15,16 @@ KIB = 1024
 MIB = 1024 * KIB
 GIB = 1024 * MIB
 
+# Programs that index whole filesystems, by the names that their processes have.
+CRAWLERS = (
+    *("updatedb", "updatedb.mlocate", "updatedb.plocate", "updatedb.findutils"),  # locate(1)
+    *("plocate-build", "mlocate"),
+    *("tracker-miner-fs", "tracker-miner-fs-3", "tracker-extract", "tracker-extract-3"),  # GNOME
+    *("localsearch-3", "localsearch-extractor-3"),  # what GNOME calls them since 2024
+    *("baloo_file", "baloo_file_extractor"),  # KDE
+    "recollindex",
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Config:
@@ -48,6 +58,8 @@ class Config:
     allow_other: bool = False
     allow_root: bool = False
     mount_options: tuple[str, ...] = ()  # passed on to the kernel: nodev, nosuid, noexec, ...
+
+    keep_out: tuple[str, ...] = CRAWLERS  # programs that may not list directories
 
     # how fresh names are
     metadata_ttl: float = 60.0  # math.inf: for ever

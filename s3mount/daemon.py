@@ -25,6 +25,7 @@ from s3mount.errors import S3MountError
 from s3mount.files_ahead import FilesAhead
 from s3mount.filesystem import Filesystem, Look
 from s3mount.kernel import mountpoint
+from s3mount.kernel.crawlers import Crawlers
 from s3mount.kernel.mountpoint import Mounted
 from s3mount.kernel.operations import Operations
 from s3mount.kernel.session import Session
@@ -104,7 +105,9 @@ async def _serve(config: Config, ready: Callable[[], None], stopping: Callable[[
         )
         session = Session(config.mountpoint)
         mounted = session.open(
-            Operations(filesystem), source=config.source, options=_mount_options(config)
+            Operations(filesystem, Crawlers(config.keep_out)),
+            source=config.source,
+            options=_mount_options(config),
         )
         stack.callback(session.close)
         stack.callback(stopping)

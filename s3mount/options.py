@@ -73,6 +73,16 @@ def _parse_share(text: str) -> float:
     return float(text)
 
 
+def _parse_programs(text: str) -> tuple[str, ...]:
+    # Commas mean something else in -o, and blanks in fstab: so any of three.
+    names = tuple(name for name in re.split(r"[,:\s]+", text) if name)
+    if not names:
+        raise ValueError("names no program")
+    if any("/" in name for name in names):
+        raise ValueError("holds a path: the names of programs are meant")
+    return () if names == ("none",) else names
+
+
 def _power_of_two(value: int) -> str:
     return "" if value & (value - 1) == 0 else "is not a power of two"
 
@@ -98,6 +108,12 @@ URL = Kind(_parse_url, str, "http://HOST[:PORT] or https://HOST[:PORT]", "URL")
 ACCOUNT = Kind(_parse_account, str, "the 12 digits of an AWS account", "ACCOUNT")
 REGION = Kind(_parse_region, str, "a name such as eu-central-1", "REGION")
 TEXT = Kind(_parse_text, str, "a name", "NAME")
+PROGRAMS = Kind(
+    _parse_programs,
+    lambda names: ", ".join(names) or "none",
+    "names separated by commas, colons or blanks, or none",
+    "NAMES",
+)
 FLAG = Kind(units.parse_flag, units.format_flag, "true or false", None, (bool,))
 
 COMMAND_LINE, MOUNT_OPTION, FILE = "command line", "-o", "config file"
@@ -255,6 +271,13 @@ OPTIONS: tuple[Option, ...] = (
     ),
     Option("allow-other", FLAG, _FILES, "let all users in, as the modes allow"),
     Option("allow-root", FLAG, _FILES, "let root in, beside you"),
+    Option(
+        "keep-out",
+        PROGRAMS,
+        _FILES,
+        "programs that may not list directories, so that none indexes the bucket; none: all may",
+        default_text="updatedb, tracker, baloo and the like",
+    ),
     Option("metadata-ttl", TTL, _FRESH, "how long listings and attributes are believed"),
     Option("negative-ttl", TTL, _FRESH, "how long a name that was not there stays so", least=0),
     CACHE_DIR_OPTION,

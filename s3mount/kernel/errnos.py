@@ -41,6 +41,7 @@ ERRNOS: dict[type[Exception], int] = {
     errors.NotSupported: errno.ENOSYS,
 }
 
+EACCES = errno.EACCES
 EIO = errno.EIO
 EROFS = errno.EROFS
 ESTALE = errno.ESTALE

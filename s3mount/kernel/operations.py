@@ -37,7 +37,8 @@ from pyfuse3 import (
 
 from s3mount.errors import FileError, NotFound, S3MountError, Stale
 from s3mount.filesystem import BLKSIZE, Attr, Filesystem
-from s3mount.kernel.errnos import EIO, EROFS, ESTALE, errno_of
+from s3mount.kernel.crawlers import Crawlers
+from s3mount.kernel.errnos import EACCES, EIO, EROFS, ESTALE, errno_of
 
 log = logging.getLogger(__name__)
 
@@ -117,9 +118,10 @@ def _name(name: bytes) -> str | None:
 class Operations(pyfuse3.Operations):
     """What the kernel may ask."""
 
-    def __init__(self, filesystem: Filesystem) -> None:
+    def __init__(self, filesystem: Filesystem, crawlers: Crawlers) -> None:
         super().__init__()
         self._filesystem = filesystem
+        self._crawlers = crawlers
         filesystem.on_changed = self._invalidate_attributes
         filesystem.on_lost = _invalidate_entries
 
@@ -151,6 +153,8 @@ class Operations(pyfuse3.Operations):
 
     @_answers
     async def opendir(self, inode: InodeT, ctx: RequestContext) -> FileHandleT:
+        if self._crawlers.is_one(ctx.pid):
+            raise FUSEError(EACCES)
         return FileHandleT(self._filesystem.opendir(inode))
 
     @_answers

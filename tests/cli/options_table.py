@@ -5,6 +5,9 @@ python -m tests.cli.options_table > docs/options.md
 
 from __future__ import annotations
 
+import textwrap
+
+from s3mount.config import CRAWLERS
 from s3mount.options import COMMAND_LINE, FILE, GROUPS, MOUNT_OPTION, OPTIONS, Option
 
 _TOP = """\
@@ -50,6 +53,14 @@ _BOTTOM = """
 
 A comma in a value is written `\\,`, as mount(8) has it.
 
+## Programs kept out
+
+By default `--keep-out` names those that walk every filesystem for an index of their own:
+@CRAWLERS@.
+
+A name is that of a process in `/proc/PID/comm`, of which 15 bytes count, or of the file that a
+script is in. Opening a directory fails with "Permission denied", and the log says so once.
+
 ## Exit codes
 
 | code | meaning |
@@ -85,7 +96,10 @@ def markdown() -> str:
         lines += ["| option | meaning | default | values |", "|---|---|---|---|"]
         lines += [_row(option) for option in OPTIONS if option.group == group]
         lines.append("")
-    return "\n".join(lines).rstrip() + "\n" + _BOTTOM
+    crawlers = textwrap.fill(
+        ", ".join(f"`{name}`" for name in CRAWLERS), 100, break_on_hyphens=False
+    )
+    return "\n".join(lines).rstrip() + "\n" + _BOTTOM.replace("@CRAWLERS@", crawlers)
 
 
 if __name__ == "__main__":
