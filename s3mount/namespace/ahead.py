@@ -98,7 +98,10 @@ class DirectoriesAhead:
     def visit(self, prefix: str) -> None:
         """A directory begins to be listed by somebody."""
         walk = self._walks.visit(prefix)
-        if walk is not None and walk.steps >= self._plan_at.get(walk, 0):
+        if walk is None or walk.steps < self._plan_at.get(walk, 0):
+            return
+        # Somebody who looks again at what he knows is not on his way to what he does not.
+        if walk.steps > 1 or not is_whole(self._directories, prefix, self._oldest()):
             self._spend(walk)
 
     def look_into(self, prefix: str) -> None:
@@ -107,7 +110,6 @@ class DirectoriesAhead:
         The second such directory below one parent takes the parent's first keys with it: of a
         small tree, that is everything. Of a large one little, so that is done once.
         """
-        self.visit(prefix)
         if prefix == self._top or self._flights:
             return
         parent = place_of(prefix).prefix
