@@ -70,7 +70,7 @@ class Gate:
         """Let in who may enter now."""
         while self._urgent and self._inside < self._connections:
             self._let_in(self._urgent)
-        while self._others and not self._urgent and self._inside < self._for_all:
+        while self._others and self._inside < self._for_all:
             self._let_in(self._others)
 
     def _let_in(self, queue: dict[Run, None]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 import pytest
@@ -21,6 +21,9 @@ from s3mount.errors import (
     VersionChanged,
 )
 from s3mount.metrics import Metrics
+from s3mount.model import RangeReply
+from s3mount.s3.bucket import OnFilled
+from s3mount.s3.errors import BodyInterrupted
 from s3mount.s3.fake import FakeBucket, Fault
 from s3mount.s3.hedging import LONGEST_HEDGE, TICK, Hedging
 from s3mount.s3.patience import ALLOWANCE, ENOUGH, LOST_FIRST, LOST_NEXT, UNKNOWN
@@ -254,6 +257,51 @@ async def test_what_a_second_request_received_in_part_is_not_counted(
     assert received % 100 == 0
     assert read.told == list(range(received // 100))
     assert read.bytes[:received] == BODY[:received]
+
+
+async def test_what_was_made_use_of_counts_whatever_the_last_error_is(
+    autojump_clock: MockClock,
+) -> None:
+    """Who retries must go on behind what was told of, also when the last request was refused."""
+    asked = 0
+
+    class Scripted(FakeBucket):
+        async def get_range(
+            self,
+            key: str,
+            start: int,
+            into: Sequence[memoryview],
+            *,
+            etag: str | None,
+            version_id: str | None = None,
+            on_filled: OnFilled | None = None,
+        ) -> RangeReply:
+            nonlocal asked
+            asked += 1
+            if asked == 2:
+                assert on_filled is not None
+                for index in range(3):
+                    into[index][:] = BODY[100 * index : 100 * index + 100]
+                    on_filled(index)
+                await trio.sleep(UNKNOWN + 0.1)
+                info = self._objects[key].info
+                raise BodyInterrupted("it broke off", received=300, info=info)
+            if asked == 3:
+                await trio.sleep(0.2)
+                raise Throttled("503")
+            await trio.sleep_forever()
+            raise AssertionError
+
+    bucket = Scripted()
+    bucket.put("a", BODY)
+    async with hedging(bucket) as hedged:
+        read = Read(bucket)
+        with pytest.raises(Interrupted) as caught:
+            await read.by(hedged)
+    assert asked == 3
+    assert caught.value.received == 200
+    assert read.told == [0, 1]
+    assert read.bytes[:200] == BODY[:200]
 
 
 async def test_without_an_etag_only_a_body_that_has_not_begun_is_hedged(

@@ -297,6 +297,27 @@ async def test_a_run_that_somebody_waits_for_is_promoted(autojump_clock: MockClo
             assert entered == expected
 
 
+async def test_runs_go_in_the_order_they_were_sent_off_in(autojump_clock: MockClock) -> None:
+    """trio starts tasks in any order: the far end of a window would come first."""
+    gate = Gate(1)
+    await gate.enter(run_of(urgent=True))
+    entered: list[int] = []
+    runs = [run_of(urgent=False) for _ in range(5)]
+
+    async def one(number: int) -> None:
+        await gate.enter(runs[number])
+        entered.append(number)
+
+    async with trio.open_nursery() as nursery:
+        for number in (3, 1, 4, 0, 2):
+            nursery.start_soon(one, number)
+            await trio.testing.wait_all_tasks_blocked()
+        for _ in runs:
+            gate.leave()
+            await trio.testing.wait_all_tasks_blocked()
+    assert entered == [0, 1, 2, 3, 4]
+
+
 async def test_a_run_that_is_cancelled_while_it_waits_takes_no_connection(
     autojump_clock: MockClock,
 ) -> None:
