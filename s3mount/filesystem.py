@@ -172,7 +172,8 @@ class Filesystem:
         if found.node is None:
             return None, found.ttl
         self._tree.inodes.remember(found.node)
-        return self._attr(found.node, found.ttl), found.ttl
+        ttl = self._tree.refresher.ask_again_in(found.ttl)
+        return self._attr(found.node, ttl), ttl
 
     def forget(self, ino: int, nlookup: int) -> None:
         """The kernel gives `nlookup` references to the inode back."""
@@ -221,7 +222,8 @@ class Filesystem:
             name = listing.names[i]
             found = self._tree.known(node, name, listing.not_before)
             if found is not None and found.node is not None:
-                yield Entry(name, found.node, self._attr(found.node, found.ttl), i + 3)
+                ttl = self._tree.refresher.ask_again_in(found.ttl)
+                yield Entry(name, found.node, self._attr(found.node, ttl), i + 3)
 
     def taken(self, entry: Entry) -> None:
         """The kernel took the entry: it counts as a lookup, except for "." and ".."."""
@@ -243,6 +245,7 @@ class Filesystem:
         node = self._node(ino)
         if node.info is None:
             raise IsADirectory(f"{node.name!r} is a directory")
+        self._tree.used(node)
         self._ahead.opened(node)
         fh = next(self._handles)
         self._files[fh] = _File(node, Handle(node.info, self._fetcher, self._readahead))

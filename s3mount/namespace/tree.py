@@ -34,6 +34,9 @@ from s3mount.namespace.inodes import Inodes, Node
 from s3mount.namespace.known import END, START, after
 from s3mount.namespace.listing import DELIMITER, KEY_MAX, Chapter, delimited, flat, is_showable
 from s3mount.namespace.order import Place, entries_after, place_of
+from s3mount.namespace.pages import from_name, start_after
+from s3mount.namespace.pages import just_before as just_before
+from s3mount.namespace.refresh import Refresher
 from s3mount.s3.bucket import Bucket
 
 log = logging.getLogger(__name__)
@@ -91,6 +94,13 @@ class Tree:
             oldest=lambda: trio.current_time() - metadata_ttl,
             list_flat=self._list_flat,
             list_one=lambda below: self.learn_ahead(self._directory(below), START),
+        )
+        self.refresher = Refresher(
+            ttl=metadata_ttl,
+            top=prefix,
+            nursery=nursery,
+            list_page=self.learn,
+            list_flat=self._list_flat,
         )
         self.on_lost: OnLost = lambda _ino, _names: None
         self.hidden = 0  # keys seen that no path can show
@@ -165,6 +175,13 @@ class Tree:
             node.pin(node.info)
             directory.set_ino(node.name, 0)
         self.on_lost(directory.ino, [node.name])
+
+    def used(self, node: Node) -> None:
+        """The file was opened: its name is in use."""
+        if node.parent is not None and node.parent.directory is not None:
+            learned = node.parent.directory.known.since(shown_at(node.name))
+            if learned is not None:
+                self.refresher.used(node.parent.directory, node.name, learned)
 
     def is_current(self, node: Node) -> bool:
         """Whether the node's name still stands for it, as far as is known."""
@@ -272,7 +289,7 @@ class Tree:
             if directory.known.oldest() is None and self._metadata_ttl >= _TTL_WORTH_AHEAD:
                 self.ahead.look_into(directory.prefix)
             # Counted when it has landed: many who ask for one name at once join one flight.
-            await self.learn(directory, after(just_before(name)), not_before=not_before)
+            await self.learn(directory, from_name(name), not_before=not_before)
             directory.dark_lookups += 1
 
     async def _probe(self, directory: Directory, name: str, not_before: float) -> None:
@@ -287,7 +304,7 @@ class Tree:
         page = await self._bucket.list_page(
             directory.prefix,
             delimiter=DELIMITER,
-            start_after="" if token else _start_after(directory.prefix, lo),
+            start_after="" if token else start_after(directory.prefix, lo),
             token=token,
         )
         chapter = delimited(page, directory.prefix, lo)
@@ -317,7 +334,7 @@ class Tree:
         sent = trio.current_time()
         lo = start[len(prefix) :]
         try:
-            page = await self._bucket.list_page(prefix, start_after=_start_after(prefix, lo))
+            page = await self._bucket.list_page(prefix, start_after=start_after(prefix, lo))
         except RequestError as error:
             log.debug("listing ahead of a walk failed: %s", error)
             return 0
@@ -347,7 +364,11 @@ class Tree:
     def _found(self, parent: Node, name: str, sighting: Sighting, now: float) -> Found:
         ttl = self._negative_ttl if sighting.is_absent else self._metadata_ttl
         left = max(0.0, sighting.learned + ttl - now)
-        return Found(None if sighting.is_absent else self._node(parent, name, sighting), left)
+        if sighting.is_absent:
+            return Found(None, left)
+        assert parent.directory is not None
+        self.refresher.used(parent.directory, name, sighting.learned)
+        return Found(self._node(parent, name, sighting), left)
 
     def _node(self, parent: Node, name: str, sighting: Sighting) -> Node:
         """The node of an entry: the one that the kernel holds, or a new one."""
@@ -429,27 +450,3 @@ class Listing:
 def _is_since(directory: Directory, position: str, not_before: float) -> bool:
     learned = directory.known.since(position)
     return learned is not None and learned >= not_before
-
-
-def _start_after(prefix: str, lo: str) -> str:
-    """What to send as start-after so that the answer begins at `lo`; "" at the start."""
-    if lo == START:
-        return ""
-    return prefix + (lo[:-1] if lo.endswith("\0") else just_before(lo))
-
-
-def just_before(position: str) -> str:
-    """A string a little less than `position`, with few or no keys between the two.
-
-    It is sent to S3 as start-after, so it holds no odd characters: the last one's
-    neighbour, and then the greatest ones of ASCII. Any string less than `position` is
-    right; a nearer one only wastes less of the page.
-    """
-    head, last = position[:-1], ord(position[-1])
-    below = last - 1
-    if chr(below) == DELIMITER:
-        below -= 1  # within "head/..." servers differ in how they roll up the rest
-    # Control characters, surrogates, and what XML cannot hold: servers send start-after back.
-    if below < 0x20 or 0xD800 <= below <= 0xDFFF or below in (0xFFFE, 0xFFFF):
-        return head
-    return head + chr(below) + "~~~~"
