@@ -149,7 +149,8 @@ def test_answers_that_lie(server: ModelledS3) -> None:
 def test_a_page_of_html_comes_whatever_the_condition(server: ModelledS3) -> None:
     server.put("bucket", "fault", BODY)
     server.set_faults(Fault(FaultKind.HTML))
-    answer = Answer(server, "/bucket/fault", **{"Range": RANGE, "If-Match": '"other"'})
+    headers = {"Range": RANGE, "If-Match": '"other"'}
+    answer = Answer(server, "/bucket/fault", 5, **headers)
     assert (answer.status, answer.body[:15]) == (200, b"<!DOCTYPE html>")
 
 
