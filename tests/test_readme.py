@@ -213,8 +213,14 @@ def test_requests(row: list[str], table_bucket: Bucket, server: Server, mount: M
                 ["bash", "-c", command], cwd=mounted.path, stdout=subprocess.DEVNULL, check=False
             )
     counts = server.counts()
-    assert (str(counts["LIST"]), str(counts["GET"])) == (lists, gets)
+    mounted.unmount()
+    # On a machine that is very busy a request may be taken for lost, and sent again.
+    repeated = re.search(r"'requests.repeated': (\d+)", mounted.log())
     assert set(counts) <= {"LIST", "GET"}
+    assert int(lists) <= counts["LIST"]
+    assert int(gets) <= counts["GET"]
+    spare = int(repeated[1]) if repeated else 0
+    assert counts.total() <= int(lists) + int(gets) + spare
 
 
 def test_the_options_shown_have_these_defaults() -> None:
