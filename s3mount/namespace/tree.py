@@ -44,9 +44,9 @@ log = logging.getLogger(__name__)
 OnLost = Callable[[int, list[str]], None]
 
 # A lookup needs at most four pages (the directory's start, the name's surroundings, the
-# probe below "name/", and one more when a page ends between); more means that the
-# endpoint does not do what was asked.
-_MAX_PAGES_A_LOOKUP = 8
+# probe below "name/", and one more when a page ends between), but where more than a thousand
+# names stand just before it; very many more mean that the endpoint does not do what was asked.
+_MAX_PAGES_A_LOOKUP = 64
 # Pages of a directory listed before its reader comes for them: as many as it has read, up
 # to this. Without it the latency of each page and the work on it add up.
 PAGES_AHEAD = 8
@@ -289,7 +289,9 @@ class Tree:
             if directory.known.oldest() is None and self._metadata_ttl >= _TTL_WORTH_AHEAD:
                 self.ahead.look_into(directory.prefix)
             # Counted when it has landed: many who ask for one name at once join one flight.
-            await self.learn(directory, from_name(name), not_before=not_before)
+            # Thousands of names may stand between the two: from where the page before ended.
+            lo = directory.known.reach(from_name(name), not_before)
+            await self.learn(directory, lo, not_before=not_before)
             directory.dark_lookups += 1
 
     async def _probe(self, directory: Directory, name: str, not_before: float) -> None:

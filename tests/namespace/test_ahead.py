@@ -7,6 +7,8 @@ from collections.abc import Awaitable, Callable, Iterable
 
 import pytest
 import trio
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from trio.testing import MockClock
 
 from s3mount.errors import ServerError
@@ -67,6 +69,102 @@ class Walker:
         level = [self.root]
         while level:
             level = [below for node in level for below in await self.visit(node)]
+
+
+# --- any tree, any order ------------------------------------------------------------------
+
+
+def shown(world: Iterable[str], prefix: str) -> list[str]:
+    """What a directory holds, by a look at every key: names as `ls -F` marks them."""
+    below = {key[len(prefix) :] for key in world if key.startswith(prefix) and key != prefix}
+    directories = {suffix.partition("/")[0] for suffix in below if "/" in suffix}
+    files = {suffix for suffix in below if "/" not in suffix} - directories
+    return sorted(files | {name + "/" for name in directories}, key=lambda name: name + "/")
+
+
+programs = st.lists(
+    st.tuples(
+        st.sampled_from(["depth_first", "breadth_first", "visit", "lookup", "change", "pause"]),
+        st.integers(0, 1000),
+    ),
+    max_size=12,
+)
+worlds = st.sets(
+    st.lists(st.sampled_from(("a", "a-", "a0", "b", "é")), min_size=1, max_size=4).map("/".join),
+    max_size=40,
+)
+
+
+async def check(walker: Walker, keys: set[str]) -> None:
+    """Every directory holds what the bucket does."""
+    for prefix in sorted({key[: key.rfind("/") + 1] for key in keys}):
+        node = walker.root
+        for name in prefix.split("/")[:-1]:
+            found = (await walker.tree.lookup(node, name)).node
+            assert found is not None
+            walker.tree.inodes.remember(found)
+            node = found
+        listing = walker.tree.listing(node)
+        while not listing.is_complete:
+            await listing.extend()
+        directory = node.directory
+        assert directory is not None
+        marked = [name + "/" if directory.is_directory(name) else name for name in listing.names]
+        assert marked == shown(keys, prefix)
+
+
+async def perform(walker: Walker, kind: str, number: int) -> None:
+    """One step of a program."""
+    below = await walker.visit(walker.root)
+    if kind == "visit" and below:
+        await walker.visit(below[number % len(below)])
+    elif kind == "lookup" and below:
+        await walker.tree.lookup(below[number % len(below)], "ab"[number % 2])
+    elif kind == "pause":
+        await trio.sleep(number / 10)
+    elif kind in {"depth_first", "breadth_first"}:
+        await getattr(walker, kind)()
+
+
+def change(walker: Walker, keys: set[str], key: str) -> None:
+    """Put what is not there, delete what is."""
+    keys ^= {key}
+    if key in keys:
+        walker.bucket.put(key, b"2")
+    else:
+        walker.bucket.delete(key)
+
+
+@given(world=worlds, other=worlds, program=programs, max_keys=st.integers(3, 12))
+@settings(deadline=None, max_examples=150)
+def test_the_same_tree_is_found_with_all_that_is_listed_ahead(
+    world: set[str], other: set[str], program: list[tuple[str, int]], max_keys: int
+) -> None:
+    """Before any change at every moment; after changes, once the TTL is over."""
+
+    async def run() -> None:
+        async with trio.open_nursery() as nursery:
+            walker = Walker(world, nursery)
+            walker.bucket.max_keys = max_keys
+            keys = set(world)
+            some = sorted(world | other | {"a"})
+            for kind, number in program:
+                if kind == "change":
+                    change(walker, keys, some[number % len(some)])
+                else:
+                    await perform(walker, kind, number)
+                if all(kind != "change" for kind, _ in program):
+                    await check(walker, keys)
+            await trio.sleep(61)
+            await check(walker, keys)
+            await walker.depth_first()
+            await check(walker, keys)
+            nursery.cancel_scope.cancel()
+
+    trio.run(run, clock=MockClock(autojump_threshold=0))
+
+
+# --- what walks cost ----------------------------------------------------------------------
 
 
 def tree_keys(directories: int, files: int) -> list[str]:
@@ -274,3 +372,15 @@ async def test_what_was_looked_into_is_remembered_within_bounds(
         assert inner is not None
         await walker.tree.lookup(inner, "f")
     assert len(walker.tree.ahead._looked_into) <= LOOKED_INTO_KEPT
+
+
+async def test_a_name_behind_thousands_that_sort_just_before_it(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    """Requests start behind the ASCII neighbours of a name; other names may stand between."""
+    walker = Walker([*(f"d/a\u65e5{n:04}" for n in range(3000)), "d/b"], nursery)
+    node = (await walker.tree.lookup(walker.root, "d")).node
+    assert node is not None
+    assert (await walker.tree.lookup(node, "b")).node is not None
+    assert (await walker.tree.lookup(node, "c")).node is None
+    assert walker.lists <= 6
