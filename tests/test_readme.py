@@ -203,7 +203,7 @@ REQUESTS = README.section("Requests and money").table()
 @pytest.mark.parametrize("row", REQUESTS, ids=[row[0] for row in REQUESTS])
 def test_requests(row: list[str], table_bucket: Bucket, server: Server, mount: Mounts) -> None:
     """The counts are those of the last command of the row."""
-    mounted = mount(table_bucket.name, "--hedge-share", "0")
+    mounted = mount(table_bucket.name, "--hedge-share", "0", "--metadata-ttl", "1h")
     what, lists, gets = row
     for command in re.findall("`(.*?)`", what):
         if not command.startswith("s3mount "):
