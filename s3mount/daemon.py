@@ -21,7 +21,7 @@ import trio
 
 from s3mount.cache.block_cache import BlockCache
 from s3mount.config import MIB, Config
-from s3mount.errors import S3MountError
+from s3mount.errors import S3MountError, ServerError, Throttled
 from s3mount.files_ahead import FilesAhead
 from s3mount.filesystem import Filesystem, Look
 from s3mount.kernel import mountpoint
@@ -96,7 +96,11 @@ async def _serve(config: Config, ready: Callable[[], None], stopping: Callable[[
             negative_ttl=config.negative_ttl,
         )
         with bucket.briefly(MOUNT_RETRIES):
-            await tree.learn_root()
+            try:
+                await tree.learn_root()
+            except (Throttled, ServerError) as error:
+                error.cure = "try again later"  # and not "wait": this command is giving up
+                raise
         block_cache = None
         if config.cache_dir is not None:
             block_cache = await BlockCache.open(
@@ -108,7 +112,7 @@ async def _serve(config: Config, ready: Callable[[], None], stopping: Callable[[
         )
         session = Session(config.mountpoint)
         mounted = session.open(
-            Operations(filesystem, Crawlers(config.keep_out)),
+            Operations(filesystem, Crawlers(config.keep_out), config.deadline),
             source=config.source,
             options=_mount_options(config),
         )

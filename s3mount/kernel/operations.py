@@ -15,7 +15,8 @@ import functools
 import logging
 import math
 import os
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, ParamSpec, TypeVar
 
 import pyfuse3
@@ -35,7 +36,7 @@ from pyfuse3 import (
     StatvfsData,
 )
 
-from s3mount.errors import FileError, NotFound, S3MountError, Stale
+from s3mount.errors import DeadlineExceeded, FileError, NotFound, S3MountError, Stale
 from s3mount.filesystem import BLKSIZE, Attr, Filesystem
 from s3mount.kernel.crawlers import Crawlers
 from s3mount.kernel.errnos import EACCES, EIO, EROFS, ESTALE, errno_of
@@ -47,6 +48,9 @@ T = TypeVar("T")
 
 # The kernel counts time-outs in 64-bit jiffies: "for ever" is ten years.
 FOREVER = 10 * 365 * 86400.0
+
+# Seconds that a request is given to say itself why it was not done in time.
+GRACE = 0.5
 
 # What df shows: a bucket has no size of its own, so a round 1 PiB, all of it free.
 STATFS_BLOCK = 4096
@@ -60,6 +64,9 @@ def _answers(handler: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, Corout
 
     @functools.wraps(handler)
     async def answer(*args: P.args, **kwargs: P.kwargs) -> T:
+        if log.isEnabledFor(logging.DEBUG):
+            told = [arg for arg in args if isinstance(arg, int | bytes)]
+            log.debug("%s%r", handler.__name__, tuple(told))
         try:
             return await handler(*args, **kwargs)
         except FUSEError:
@@ -118,9 +125,10 @@ def _name(name: bytes) -> str | None:
 class Operations(pyfuse3.Operations):
     """What the kernel may ask."""
 
-    def __init__(self, filesystem: Filesystem, crawlers: Crawlers) -> None:
+    def __init__(self, filesystem: Filesystem, crawlers: Crawlers, deadline: float) -> None:
         super().__init__()
         self._filesystem = filesystem
+        self._deadline = deadline + GRACE
         self._crawlers = crawlers
         filesystem.on_changed = self._invalidate_attributes
         filesystem.on_lost = _invalidate_entries
@@ -134,7 +142,8 @@ class Operations(pyfuse3.Operations):
         text = _name(name)
         if text is None:
             return _absent(0.0)
-        attr, ttl = await self._filesystem.lookup(parent_inode, text)
+        with self._in_time():
+            attr, ttl = await self._filesystem.lookup(parent_inode, text)
         return _absent(ttl) if attr is None else _entry(attr)
 
     async def forget(self, inode_list: Sequence[tuple[InodeT, int]]) -> None:
@@ -159,7 +168,9 @@ class Operations(pyfuse3.Operations):
 
     @_answers
     async def readdir(self, fh: FileHandleT, start_id: int, token: ReaddirToken) -> None:
-        for entry in await self._filesystem.entries(fh, start_id):
+        with self._in_time():
+            entries = await self._filesystem.entries(fh, start_id)
+        for entry in entries:
             name = FileNameT(entry.name.encode())
             if not pyfuse3.readdir_reply(token, name, _entry(entry.attr), entry.cursor):
                 return
@@ -186,7 +197,8 @@ class Operations(pyfuse3.Operations):
     async def read(  # type: ignore[override]
         self, fh: FileHandleT, off: int, size: int
     ) -> memoryview:
-        return await self._filesystem.read(fh, off, size)
+        with self._in_time():
+            return await self._filesystem.read(fh, off, size)
 
     @_answers
     async def release(self, fh: FileHandleT) -> None:
@@ -206,6 +218,14 @@ class Operations(pyfuse3.Operations):
         data.f_files = data.f_ffree = data.f_favail = STATFS_FILES
         data.f_namemax = NAME_MAX
         return data
+
+    @contextmanager
+    def _in_time(self) -> Iterator[None]:
+        """End what takes longer than one request may: an operation can send several in turn."""
+        with trio.move_on_after(self._deadline) as scope:
+            yield
+        if scope.cancelled_caught:
+            raise DeadlineExceeded("the requests of one operation took longer than --deadline")
 
     async def _invalidate_attributes(self, ino: int) -> None:
         """Have the kernel ask for the attributes again. In a thread, since it may block."""

@@ -149,6 +149,7 @@ class Retrying:
         with trio.move_on_after(self._deadline) as scope:
             while True:
                 began, progress = trio.current_time(), body.told
+                log.debug("GET of %r from %d", key, start)
 
                 def filled(index: int, began: float = began) -> None:
                     if body.told == body.first:
@@ -178,6 +179,7 @@ class Retrying:
         with trio.move_on_after(self._deadline):
             for attempt in count(1):
                 began = trio.current_time()
+                log.debug("%s", what)
                 try:
                     result = await once()
                 except RequestError as error:
