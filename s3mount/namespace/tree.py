@@ -162,7 +162,6 @@ class Tree:
         """List the first page of the root: the mount's check, and its first knowledge."""
         directory = self.inodes.root.directory
         assert directory is not None
-        self.ahead.visit(directory.prefix)
         await self.learn(directory, START)
 
     def doubt(self, node: Node) -> None:
