@@ -36,7 +36,8 @@ from s3mount.files_ahead import FilesAhead
 from s3mount.model import ObjectInfo
 from s3mount.namespace.inodes import Node
 from s3mount.namespace.listing import NAME_MAX
-from s3mount.namespace.tree import Found, Listing, Tree
+from s3mount.namespace.readdir import Listing
+from s3mount.namespace.tree import Found, Tree
 from s3mount.reading.fetcher import Fetcher
 from s3mount.reading.handle import Handle
 from s3mount.reading.readahead import Readahead

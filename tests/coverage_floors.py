@@ -11,7 +11,7 @@ import io
 import coverage
 import pytest
 
-PURE = ("blocks", "entries", "known", "listing", "lookahead", "order", "window")
+PURE = ("blocks", "entries", "known", "listing", "lookahead", "order", "pages", "window")
 
 _report = ""
 

@@ -31,11 +31,20 @@ from s3mount.namespace.ahead import DirectoriesAhead
 from s3mount.namespace.directory import Directory, Sighting
 from s3mount.namespace.entries import shown_at
 from s3mount.namespace.inodes import Inodes, Node
-from s3mount.namespace.known import END, START, after
-from s3mount.namespace.listing import DELIMITER, KEY_MAX, Chapter, delimited, flat, is_showable
+from s3mount.namespace.known import START, after
+from s3mount.namespace.listing import (
+    DELIMITER,
+    KEY_MAX,
+    NAME_MAX,
+    Chapter,
+    delimited,
+    flat,
+    is_showable,
+)
 from s3mount.namespace.order import Place, entries_after, place_of
 from s3mount.namespace.pages import from_name, start_after
 from s3mount.namespace.pages import just_before as just_before
+from s3mount.namespace.readdir import Listing
 from s3mount.namespace.refresh import Refresher
 from s3mount.s3.bucket import Bucket
 
@@ -47,15 +56,9 @@ OnLost = Callable[[int, list[str]], None]
 # probe below "name/", and one more when a page ends between), but where more than a thousand
 # names stand just before it; very many more mean that the endpoint does not do what was asked.
 _MAX_PAGES_A_LOOKUP = 64
-# Pages of a directory listed before its reader comes for them: as many as it has read, up
-# to this. Without it the latency of each page and the work on it add up.
-PAGES_AHEAD = 8
 
 # Seconds for which knowledge must be good, or what is listed ahead is too old when it is needed.
 _TTL_WORTH_AHEAD = 1.0
-
-# Seconds that a listing waits for a page listed ahead that may hold it; then it asks itself.
-_COVERING_WAIT = 1.0
 
 
 class Found(NamedTuple):
@@ -345,6 +348,12 @@ class Tree:
         return len(chapters)
 
     def _apply(self, directory: Directory, chapter: Chapter, sent: float) -> None:
+        if chapter.hidden and not self.hidden:
+            log.info(
+                "some keys below %r cannot be shown: a name is empty, '.', '..' or over %d bytes",
+                directory.prefix,
+                NAME_MAX,
+            )
         self.hidden += chapter.hidden
         lost = directory.apply(chapter, sent)
         for _, ino, info in lost:
@@ -385,67 +394,6 @@ class Tree:
                 node.directory = self._directory(parent.directory.prefix + shown_at(name))
                 node.directory.ino = ino
         return node
-
-
-class Listing:
-    """One pass through a directory's entries, for one open directory handle.
-
-    `names` only grows, so an index into it is a stable cursor whatever happens to the
-    directory meanwhile.
-    """
-
-    def __init__(
-        self,
-        tree: Tree,
-        directory: Directory,
-        not_before: float,
-        covering: trio.Event | None = None,
-    ) -> None:
-        self._covering = covering  # a page on its way that may hold it all
-        self._tree = tree
-        self._directory = directory
-        self._position = START
-        self._pages = 0
-        self.not_before = not_before
-        self.names: list[str] = []
-
-    @property
-    def is_complete(self) -> bool:
-        """Whether `names` holds every entry."""
-        return self._position == END
-
-    async def extend(self) -> None:
-        """Wait for more names; returns with more of them, or complete.
-
-        Raises any `RequestError`.
-        """
-        if self._covering is not None:
-            with trio.move_on_after(_COVERING_WAIT):
-                await self._covering.wait()
-            self._covering = None
-        while not self.is_complete:
-            known = self._directory.known
-            reached = known.reach(self._position, self.not_before)
-            if reached == self._position:
-                # Not a look at `known`: what was learned may be in doubt again already.
-                told = await self._tree.learn(
-                    self._directory, self._position, not_before=self.not_before
-                )
-                if told.hi <= self._position:
-                    raise BadReply(
-                        f"a listing of {self._directory.prefix!r} makes no headway",
-                        "use an endpoint that supports ListObjectsV2",
-                    )
-                continue
-            more = self._directory.shown(self._position, reached)
-            self._position = reached
-            self._pages += 1
-            self._directory.pages_ahead = min(self._pages, PAGES_AHEAD)
-            if reached in self._directory.tokens:
-                self._tree.learn_ahead(self._directory, reached)
-            if more:
-                self.names.extend(more)
-                return
 
 
 def _is_since(directory: Directory, position: str, not_before: float) -> bool:

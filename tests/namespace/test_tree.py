@@ -12,7 +12,9 @@ from trio.testing import MockClock
 from s3mount.errors import AccessDenied, BadReply, ServerError
 from s3mount.model import ListPage
 from s3mount.namespace.inodes import Node
-from s3mount.namespace.tree import Found, Listing, Tree, just_before
+from s3mount.namespace.pages import just_before
+from s3mount.namespace.readdir import Listing
+from s3mount.namespace.tree import Found, Tree
 from s3mount.s3.fake import FakeBucket, Fault
 
 THOUSAND = [f"file-{number:04}" for number in range(1000)]

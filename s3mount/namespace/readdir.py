@@ -1,0 +1,95 @@
+"""readdir(3): one pass through a directory's entries, for one open directory handle.
+
+Entries are handed out as pages arrive, and the next pages are asked for before the reader
+comes for them. Must not know: inodes, cookies, what an entry is.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import trio
+
+from s3mount.errors import BadReply
+from s3mount.namespace.directory import Directory
+from s3mount.namespace.known import END, START
+from s3mount.namespace.listing import Chapter
+
+# Seconds that a listing waits for a page listed ahead that may hold it; then it asks itself.
+_COVERING_WAIT = 1.0
+# Pages of a directory listed before its reader comes for them: as many as it has read, up
+# to this. Without it the latency of each page and the work on it add up.
+PAGES_AHEAD = 8
+
+
+class Learner(Protocol):
+    """Who lists pages, and lets directories know of them."""
+
+    async def learn(self, directory: Directory, lo: str, *, not_before: float = 0.0) -> Chapter:
+        """Learn one page from the position `lo` on. Raises any `RequestError`."""
+        ...
+
+    def learn_ahead(self, directory: Directory, lo: str) -> None:
+        """Have the page from `lo` on learned, without waiting."""
+        ...
+
+
+class Listing:
+    """One pass through a directory's entries, for one open directory handle.
+
+    `names` only grows, so an index into it is a stable cursor whatever happens to the
+    directory meanwhile.
+    """
+
+    def __init__(
+        self,
+        learner: Learner,
+        directory: Directory,
+        not_before: float,
+        covering: trio.Event | None = None,
+    ) -> None:
+        self._covering = covering  # a page on its way that may hold it all
+        self._learner = learner
+        self._directory = directory
+        self._position = START
+        self._pages = 0
+        self.not_before = not_before
+        self.names: list[str] = []
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether `names` holds every entry."""
+        return self._position == END
+
+    async def extend(self) -> None:
+        """Wait for more names; returns with more of them, or complete.
+
+        Raises any `RequestError`.
+        """
+        if self._covering is not None:
+            with trio.move_on_after(_COVERING_WAIT):
+                await self._covering.wait()
+            self._covering = None
+        while not self.is_complete:
+            known = self._directory.known
+            reached = known.reach(self._position, self.not_before)
+            if reached == self._position:
+                # Not a look at `known`: what was learned may be in doubt again already.
+                told = await self._learner.learn(
+                    self._directory, self._position, not_before=self.not_before
+                )
+                if told.hi <= self._position:
+                    raise BadReply(
+                        f"a listing of {self._directory.prefix!r} makes no headway",
+                        "use an endpoint that supports ListObjectsV2",
+                    )
+                continue
+            more = self._directory.shown(self._position, reached)
+            self._position = reached
+            self._pages += 1
+            self._directory.pages_ahead = min(self._pages, PAGES_AHEAD)
+            if reached in self._directory.tokens:
+                self._learner.learn_ahead(self._directory, reached)
+            if more:
+                self.names.extend(more)
+                return
