@@ -20,9 +20,6 @@ from tests.mounting import ROOT
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
 SEMANTICS = Page(ROOT / "docs/semantics.md")
 
-# Written once there is a whole run of scripts/bench to report.
-PENDING = {ROOT / "docs/performance.md"}
-
 # Directories of the repository whose files the pages name.
 PLACES = ("benchmarks/", "docs/", "requirements/", "s3mount/", "scripts/", "systemd/", "tests/")
 
@@ -85,8 +82,6 @@ def test_links_lead_somewhere(page: Path) -> None:
             continue
         path, _, anchor = link.partition("#")
         target = (page.parent / path).resolve() if path else page
-        if target in PENDING and not target.exists():
-            continue
         if not target.exists() or (anchor and anchor not in Page(target).anchors()):
             broken.append(link)
     assert broken == []
@@ -96,6 +91,4 @@ def test_links_lead_somewhere(page: Path) -> None:
 def test_files_named_exist(page: Path) -> None:
     named = [span.split()[0].partition("::")[0] for span in Page(page).spans()]
     files = [name for name in named if name.startswith(PLACES)]
-    assert [
-        name for name in files if not (ROOT / name).exists() and ROOT / name not in PENDING
-    ] == []
+    assert [name for name in files if not (ROOT / name).exists()] == []
