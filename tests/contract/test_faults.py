@@ -43,14 +43,17 @@ async def test_no_wrong_byte(lean: bool) -> None:
 
         async def read() -> None:
             for _ in range(25):
-                key, start = chance.choice(list(bodies)), chance.randrange(SIZE)
+                key = chance.choice(list(bodies))
                 into = [memoryview(bytearray(chance.randrange(1, 300_000))) for _ in range(4)]
+                # Within the object: a named version cannot be shorter than the caller knows.
+                start = chance.randrange(SIZE - sum(map(len, into)) + 1)
                 told: list[int] = []
                 reply = await bucket.get_range(
                     key, start, into, etag=etags[key], on_filled=told.append
                 )
                 want = bodies[key][start : start + sum(map(len, into))]
-                assert b"".join(into)[: reply.received] == want
+                assert reply.received == len(want)
+                assert b"".join(into) == want
                 assert told == list(range(len(told)))
 
         async with trio.open_nursery() as nursery:
