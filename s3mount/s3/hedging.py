@@ -23,6 +23,7 @@ Runs on the trio thread alone. Times in seconds. Knows nothing of retries.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Callable, Hashable, Sequence
 from typing import Generic, TypeVar
 
@@ -34,6 +35,8 @@ from s3mount.model import ListPage, ObjectInfo, RangeReply
 from s3mount.s3.bucket import Bucket, OnFilled
 from s3mount.s3.errors import BodyInterrupted
 from s3mount.s3.patience import Patience
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -143,6 +146,10 @@ class _Race(Generic[T]):
             attempt.error = error
             if not error.retryable:
                 self.scope.cancel()  # it would say the same, if it ever said anything
+        except Exception as error:
+            # The first request goes on; nobody waits for this task: it must not end the mount.
+            log.exception("a request sent again failed: this is a bug, please report it")
+            attempt.error = Unreachable(f"internal error: {error!r}")
         finally:
             self._changed.set()
 
@@ -431,6 +438,9 @@ class Hedging:
                 await trio.sleep(TICK)
                 now = trio.current_time()
                 for race in list(self._races):
-                    race.look(now, self.patience)
+                    try:
+                        race.look(now, self.patience)
+                    except Exception:
+                        log.exception("no look at a request: this is a bug, please report it")
         finally:
             self._is_watching = False

@@ -290,7 +290,6 @@ def mount8_options(bucket: Bucket, tmp_path: Path) -> str:
 
 
 @for_root
-@pytest.mark.skipif(shutil.which("mount.fuse3", path="/sbin:/usr/sbin") is None, reason="fuse3")
 def test_mount8(filled: Bucket, program: Path, path: Path, tmp_path: Path) -> None:
     options = f"ro,allow_other,umask=027,uid=7,{mount8_options(filled, tmp_path)}"
     with unmounted_at_the_end(path):

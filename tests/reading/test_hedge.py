@@ -21,7 +21,7 @@ from s3mount.errors import (
     VersionChanged,
 )
 from s3mount.metrics import Metrics
-from s3mount.model import RangeReply
+from s3mount.model import ListPage, RangeReply
 from s3mount.s3.bucket import OnFilled
 from s3mount.s3.errors import BodyInterrupted
 from s3mount.s3.fake import FakeBucket, Fault
@@ -421,3 +421,36 @@ def test_whatever_goes_wrong_bytes_are_right_and_told_of_once(
             assert bucket.in_flight == 0
 
     trio.run(main, clock=MockClock(autojump_threshold=0.0))
+
+
+class _BreaksWhenAskedAgain(FakeBucket):
+    """Its first listing comes late; whatever is sent again meets a bug."""
+
+    calls = 0
+
+    async def list_page(
+        self,
+        prefix: str,
+        *,
+        delimiter: str = "",
+        start_after: str = "",
+        token: str | None = None,
+        max_keys: int = 1000,
+    ) -> ListPage:
+        self.calls += 1
+        if self.calls > 1:
+            raise RuntimeError("a bug")
+        await trio.sleep(10)
+        return await super().list_page(prefix, max_keys=max_keys)
+
+
+async def test_a_bug_in_a_request_sent_again_ends_nothing(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    broken = _BreaksWhenAskedAgain()
+    broken.put("a", BODY)
+    async with hedging(broken) as hedged:
+        page = await hedged.list_page("")
+        assert [info.key for info in page.objects] == ["a"]
+    assert broken.calls > 1
+    assert "this is a bug" in caplog.text
