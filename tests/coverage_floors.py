@@ -11,7 +11,18 @@ import io
 import coverage
 import pytest
 
-PURE = ("blocks", "entries", "known", "listing", "lookahead", "order", "pages", "window")
+PURE = (
+    "blocks",
+    "entries",
+    "known",
+    "ladder",
+    "listing",
+    "lookahead",
+    "order",
+    "pages",
+    "ranges",
+    "window",
+)
 
 _report = ""
 

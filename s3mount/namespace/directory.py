@@ -25,6 +25,7 @@ from s3mount.model import ObjectInfo
 from s3mount.namespace.entries import Entries, shown_at
 from s3mount.namespace.known import END, START, Known
 from s3mount.namespace.listing import Chapter
+from s3mount.namespace.ranges import Ranges
 
 
 class Sighting(NamedTuple):
@@ -51,7 +52,7 @@ class Lost(NamedTuple):
 class Directory:
     """The children of one key prefix, as far as they are known."""
 
-    __slots__ = ("dark_lookups", "entries", "ino", "known", "marker", "pages_ahead", "prefix",
+    __slots__ = ("dark_lookups", "entries", "ino", "known", "marker", "prefix", "ranges",
                  "tokens")  # fmt: skip
 
     def __init__(self, prefix: str, grain: float = 0.0) -> None:
@@ -62,7 +63,7 @@ class Directory:
         self.marker: ObjectInfo | None = None
         self.tokens: dict[str, str] = {}  # where a page ended -> the token that goes on from there
         self.dark_lookups = 0
-        self.pages_ahead = 0  # pages that may be listed before somebody comes for them
+        self.ranges: Ranges | None = None  # while somebody reads more than a page of it
 
     # --- asking -------------------------------------------------------------------
 

@@ -14,12 +14,10 @@ from s3mount.errors import BadReply
 from s3mount.namespace.directory import Directory
 from s3mount.namespace.known import END, START
 from s3mount.namespace.listing import Chapter
+from s3mount.namespace.ranges import PAGE, Ranges
 
 # Seconds that a listing waits for a page listed ahead that may hold it; then it asks itself.
 _COVERING_WAIT = 1.0
-# Pages of a directory listed before its reader comes for them: as many as it has read, up
-# to this. Without it the latency of each page and the work on it add up.
-PAGES_AHEAD = 8
 
 
 class Learner(Protocol):
@@ -29,8 +27,8 @@ class Learner(Protocol):
         """Learn one page from the position `lo` on. Raises any `RequestError`."""
         ...
 
-    def learn_ahead(self, directory: Directory, lo: str) -> None:
-        """Have the page from `lo` on learned, without waiting."""
+    def go_on(self, directory: Directory) -> None:
+        """Have the pages on their way that `Directory.ranges` wants."""
         ...
 
 
@@ -52,7 +50,7 @@ class Listing:
         self._learner = learner
         self._directory = directory
         self._position = START
-        self._pages = 0
+        self._page = 0  # names that a page brought
         self.not_before = not_before
         self.names: list[str] = []
 
@@ -83,13 +81,21 @@ class Listing:
                         f"a listing of {self._directory.prefix!r} makes no headway",
                         "use an endpoint that supports ListObjectsV2",
                     )
+                self._page = max(self._page, len(told.files) + len(told.directories))
                 continue
             more = self._directory.shown(self._position, reached)
             self._position = reached
-            self._pages += 1
-            self._directory.pages_ahead = min(self._pages, PAGES_AHEAD)
-            if reached in self._directory.tokens:
-                self._learner.learn_ahead(self._directory, reached)
+            self.names.extend(more)
+            self._look_ahead()
             if more:
-                self.names.extend(more)
                 return
+
+    def _look_ahead(self) -> None:
+        directory = self._directory
+        if self.is_complete:
+            directory.ranges = None
+            return
+        if directory.ranges is None:
+            directory.ranges = Ranges(self._page or PAGE)
+        directory.ranges.read(self._position, len(self.names), self.not_before)
+        self._learner.go_on(directory)

@@ -274,6 +274,15 @@ class Tree:
         """Have the page from `lo` on listed, without waiting."""
         self._flights.start((directory.prefix, lo), partial(self._list, directory, lo))
 
+    def go_on(self, directory: Directory) -> None:
+        """Have listed what the directory's reader will come for."""
+        if directory.ranges is not None:
+            wanted = directory.ranges.wanted(
+                directory.entries.names, directory.known, directory.tokens
+            )
+            for lo in wanted:
+                self.learn_ahead(directory, lo)
+
     async def _light(self, directory: Directory, name: str, asked: float) -> None:
         """One request that brings `name` out of the dark, or nearer to the light.
 
@@ -305,19 +314,24 @@ class Tree:
         sent = trio.current_time()
         # Taken away at once: should the endpoint refuse it, the next try goes on from the key.
         token = directory.tokens.pop(lo, None)
-        page = await self._bucket.list_page(
-            directory.prefix,
-            delimiter=DELIMITER,
-            start_after="" if token else start_after(directory.prefix, lo),
-            token=token,
-        )
+        try:
+            page = await self._bucket.list_page(
+                directory.prefix,
+                delimiter=DELIMITER,
+                start_after="" if token else start_after(directory.prefix, lo),
+                token=token,
+            )
+        except BaseException:
+            if directory.ranges is not None:
+                directory.ranges.failed(lo)
+            raise
         chapter = delimited(page, directory.prefix, lo)
         if page.next_token is not None:
             directory.tokens[chapter.hi] = page.next_token
         self._apply(directory, chapter, sent)
-        if directory.pages_ahead and chapter.hi in directory.tokens:
-            directory.pages_ahead -= 1
-            self.learn_ahead(directory, chapter.hi)
+        if directory.ranges is not None:
+            directory.ranges.came(chapter)
+            self.go_on(directory)
         return chapter
 
     async def _list_below(self, directory: Directory, name: str) -> Chapter:
