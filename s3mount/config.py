@@ -64,6 +64,7 @@ class Config:
     # how fresh names are
     metadata_ttl: float = 60.0  # math.inf: for ever
     negative_ttl: float = 5.0
+    persist_metadata: bool = False
 
     # what is kept where
     cache_dir: Path | None = None  # None: no cache on disk
@@ -111,6 +112,12 @@ def _clashes(config: Config) -> Iterator[tuple[str, str, bool, str]]:
         "allow-root",
         config.allow_other and config.allow_root,
         "leave out --allow-root: root is among all users",
+    )
+    yield (
+        "persist-metadata",
+        "cache-dir none",
+        config.persist_metadata and config.cache_dir is None,
+        "give --cache-dir a directory: names are kept there",
     )
     # botocore 1.44 passes over the first two without a word, and refuses the third.
     for name, given in (

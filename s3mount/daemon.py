@@ -20,6 +20,7 @@ from pathlib import Path
 import trio
 
 from s3mount.cache.block_cache import BlockCache
+from s3mount.cache.name_store import NameStore
 from s3mount.config import MIB, Config
 from s3mount.errors import S3MountError, ServerError, Throttled
 from s3mount.files_ahead import FilesAhead
@@ -31,6 +32,7 @@ from s3mount.kernel.operations import Operations
 from s3mount.kernel.session import Session
 from s3mount.kernel.tuning import tune
 from s3mount.metrics import Metrics
+from s3mount.namespace.remembered import Remembered
 from s3mount.namespace.tree import Tree
 from s3mount.reading.blocks import SECTOR_SIZE, Geometry
 from s3mount.reading.fetcher import Fetcher
@@ -50,6 +52,8 @@ SWITCH_INTERVAL = 0.0002
 # What the process grows by at work, beside buffers: 64 threads with their stacks and heaps, and
 # requests of the kernel under way. Measured as 10 MiB with a stream.
 GROWTH = 10 * MIB
+# Of --cache-size, what names may take with --persist-metadata: at 10 GiB some 15 million.
+NAMES_SHARE = 0.1
 # The least that buffers get, however low --memory-limit: a block or two for a few readers.
 LEAST_BUFFERS = 8 * MIB
 
@@ -86,14 +90,16 @@ async def _serve(config: Config, ready: Callable[[], None], stopping: Callable[[
     metrics = Metrics()
     async with trio.open_nursery() as nursery, AsyncExitStack() as stack:
         stack.callback(nursery.cancel_scope.cancel)
-        bucket = await connect(config, metrics, nursery)
+        bucket, identity = await connect(config, metrics, nursery)
         stack.push_async_callback(_shielded, bucket.aclose)
+        remembered = await _remembered(config, identity, stack)
         tree = Tree(
             bucket,
             config.prefix,
             nursery,
             metadata_ttl=config.metadata_ttl,
             negative_ttl=config.negative_ttl,
+            remembered=remembered,
         )
         with bucket.briefly(MOUNT_RETRIES):
             try:
@@ -104,7 +110,9 @@ async def _serve(config: Config, ready: Callable[[], None], stopping: Callable[[
         block_cache = None
         if config.cache_dir is not None:
             block_cache = await BlockCache.open(
-                config.cache_dir, size_limit=config.cache_size, metrics=metrics
+                config.cache_dir,
+                size_limit=config.cache_size - _names_size(config),
+                metrics=metrics,
             )
             stack.push_async_callback(_shielded, block_cache.aclose)
         filesystem = _filesystem(
@@ -120,8 +128,33 @@ async def _serve(config: Config, ready: Callable[[], None], stopping: Callable[[
         stack.callback(stopping)
         nursery.start_soon(_end_on_signal, session, stopping, config.foreground)
         nursery.start_soon(_tell_when_ready, config, mounted, ready)
+        if remembered is not None:
+            nursery.start_soon(remembered.keep)
         await session.serve()
         log.info("unmounted %s; %s", config.mountpoint, metrics.snapshot())
+
+
+async def _remembered(config: Config, identity: str, stack: AsyncExitStack) -> Remembered | None:
+    """What the last mount of the same knew; it is saved, and closed, as the stack unwinds."""
+    ttl = max(config.metadata_ttl, config.negative_ttl)
+    if not config.persist_metadata or config.cache_dir is None or ttl == 0:
+        return None
+    # Who may see other names must not be shown these.
+    source = (sys.byteorder, identity, config.expected_bucket_owner, config.requester_pays)
+    store = await NameStore.open(
+        config.cache_dir,
+        repr((*source, config.bucket, config.prefix)),
+        size_limit=_names_size(config),
+    )
+    stack.push_async_callback(_shielded, store.aclose)
+    remembered = Remembered(store, ttl=ttl)
+    stack.push_async_callback(_shielded, remembered.save)
+    return remembered
+
+
+def _names_size(config: Config) -> int:
+    """What names may take of `--cache-size`."""
+    return int(config.cache_size * NAMES_SHARE) if config.persist_metadata else 0
 
 
 def _filesystem(

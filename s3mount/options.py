@@ -280,6 +280,12 @@ OPTIONS: tuple[Option, ...] = (
     ),
     Option("metadata-ttl", TTL, _FRESH, "how long listings and attributes are believed"),
     Option("negative-ttl", TTL, _FRESH, "how long a name that was not there stays so", least=0),
+    Option(
+        "persist-metadata",
+        FLAG,
+        _FRESH,
+        "keep names in the cache directory, for the next mount to go on with",
+    ),
     CACHE_DIR_OPTION,
     Option("cache-size", SIZE, _CACHE, "limit of the disk cache", least=16 * MIB),
     Option(

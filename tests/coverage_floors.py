@@ -21,6 +21,7 @@ PURE = (
     "order",
     "pages",
     "ranges",
+    "stretch",
     "window",
 )
 

@@ -193,13 +193,15 @@ class Mounts:
         prefix: Iterable[str] = (),
         program: Iterable[str] | None = None,
         covered: bool = True,
+        says: str = "",
     ) -> Mounted:
         """Run s3mount, which detaches, and return what it mounted.
 
         `prefix` is put before the command (setpriv, env...). Without `at` the mountpoint
         is a new directory; `cache` is the name of its cache directory, None for no cache;
         `program` is run instead of s3mount. Coverage is measured unless another user runs
-        it, who cannot write its data, or `covered` is False, for it takes memory.
+        it, who cannot write its data, or `covered` is False, for it takes memory. `says` is
+        what the command prints, and the log may hold: a regular expression.
         """
         path = at or self._directory / f"mnt{len(self._made)}"
         path.mkdir(exist_ok=True)
@@ -223,9 +225,11 @@ class Mounts:
             timeout=90,
         )
         pids = set(processes_with(str(path))) - before
-        assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+        assert (done.returncode, done.stdout) == (0, "")
+        assert re.fullmatch(says, done.stderr.strip(), re.DOTALL), done.stderr
         [pid] = pids
         mounted = Mounted(path, log_file, pid)
+        mounted.expect(*([says] if says else []))
         self._made.append(mounted)
         return mounted
 

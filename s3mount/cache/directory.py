@@ -12,8 +12,8 @@ from pathlib import Path
 
 from s3mount.errors import UsageError
 
-# The database with its companions, the directories of the values, and what mkfs leaves.
-_OURS = re.compile(r"cache\.db.*|[0-9a-f]{2}|lost\+found")
+# The databases with their companions, the directories of the values, and what mkfs leaves.
+_OURS = re.compile(r"(cache|names)\.db.*|[0-9a-f]{2}|lost\+found")
 
 _CURE = "give --cache-dir a directory that this user owns, or may make"
 

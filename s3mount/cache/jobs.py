@@ -71,7 +71,7 @@ class Connections:
         """
         self.close()
         prepare(self._directory)
-        with _sole_opener(self._directory):
+        with sole_opener(self._directory):
             if damaged is not None and damaged.is_in_place():
                 remove_database(self._directory)
             index = self._open_or_mend()
@@ -106,7 +106,7 @@ class Connections:
 
 
 @contextlib.contextmanager
-def _sole_opener(directory: Path) -> Iterator[None]:
+def sole_opener(directory: Path) -> Iterator[None]:
     """Keep other daemons from opening, and above all from removing, the same database.
 
     Two that found it damaged could otherwise remove each other's new one, or one file of

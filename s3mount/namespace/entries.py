@@ -13,6 +13,7 @@ Pure: knows no intervals, clock or requests.
 
 from __future__ import annotations
 
+import json
 import re
 import struct
 from array import array
@@ -33,6 +34,9 @@ _PLAIN_ETAG = re.compile(r'"([0-9a-f]{32})(?:-([1-9][0-9]{0,8}))?"')
 _ETAG = struct.Struct("<16sI")
 _ODD = 0xFFFFFFFF  # the part count of an ETag of another form: kept by name
 _NO_ETAG = bytes(_ETAG.size)
+
+_PACKED = struct.Struct("<III")  # rows, bytes of the head, bytes of the names
+_DIRECTORY_KINDS = bytes(kind for kind in range(256) if kind & _DIRECTORY)
 
 _storage_classes: list[str] = ["STANDARD"]  # of all directories; S3 has about ten
 
@@ -179,6 +183,50 @@ class Entries:
         self._etags[i * width : j * width] = etags
         self._inos[i:j] = array("Q", [self._inos[k] for k in kept])
 
+    # --- as bytes -------------------------------------------------------------------
+
+    def packed(self, i: int, j: int) -> bytes:
+        """The rows [i, j) as bytes, without their inode numbers."""
+        rows = self.names[i:j]
+        odd = {name: self._odd[name] for name in rows if name in self._odd} if self._odd else {}
+        head = json.dumps([_storage_classes, odd]).encode()
+        names = "\0".join(rows).encode("utf-8", "surrogatepass")
+        width = _ETAG.size
+        return b"".join(
+            (
+                _PACKED.pack(len(rows), len(head), len(names)),
+                head,
+                names,
+                self._kinds[i:j],
+                self._sizes[i:j],
+                self._mtimes[i:j],
+                self._etags[i * width : j * width],
+            )
+        )
+
+    def append(self, packed: memoryview) -> bool:
+        """Add rows behind all others; False, and nothing is added, where they do not belong."""
+        count, head, length = _PACKED.unpack_from(packed)
+        start = _PACKED.size
+        classes, odd = json.loads(bytes(packed[start : start + head]))
+        start += head
+        text = bytes(packed[start : start + length]).decode("utf-8", "surrogatepass")
+        names = text.split("\0") if count else []
+        if names and self.names and shown_at(names[0]) <= shown_at(self.names[-1]):
+            return False
+        start += length
+        ends = [start + count * width for width in (1, 9, 17, 17 + _ETAG.size)]
+        kinds = bytes(packed[start : ends[0]]).translate(_renumbered(classes))
+        self.names += names
+        self._kinds += kinds
+        self._sizes.frombytes(packed[ends[0] : ends[1]])
+        self._mtimes.frombytes(packed[ends[1] : ends[2]])
+        self._etags += packed[ends[2] : ends[3]]
+        self._inos.frombytes(bytes(8 * count))
+        self._odd |= odd
+        self.directories += count - len(kinds.translate(None, _DIRECTORY_KINDS))
+        return True
+
     # --- ETags ----------------------------------------------------------------------
 
     def _packed(self, name: str, etag: str) -> bytes:
@@ -198,11 +246,25 @@ class Entries:
 
 def _file_kind(info: ObjectInfo) -> int:
     """The bits of a file of this storage class."""
+    return _FILE | _class_number(info.storage_class) << _CLASS_SHIFT
+
+
+def _class_number(storage_class: str) -> int:
     try:
-        number = _storage_classes.index(info.storage_class)
+        return _storage_classes.index(storage_class)
     except ValueError:
         number = len(_storage_classes)
         if number << _CLASS_SHIFT > 255:  # an endpoint that invents them: the last one stands
-            return _FILE | (number - 1) << _CLASS_SHIFT
-        _storage_classes.append(info.storage_class)
-    return _FILE | number << _CLASS_SHIFT
+            return number - 1
+        _storage_classes.append(storage_class)
+        return number
+
+
+def _renumbered(classes: list[str]) -> bytes | None:
+    """The table that turns kinds numbered by these storage classes into ours; None: the same."""
+    if classes == _storage_classes[: len(classes)]:
+        return None
+    numbers = [_class_number(name) for name in classes]
+    numbers += [0] * ((256 >> _CLASS_SHIFT) - len(numbers))
+    low = (1 << _CLASS_SHIFT) - 1
+    return bytes(kind & low | numbers[kind >> _CLASS_SHIFT] << _CLASS_SHIFT for kind in range(256))

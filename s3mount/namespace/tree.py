@@ -28,6 +28,7 @@ from s3mount.errors import BadReply, RequestError
 from s3mount.flight import Flights
 from s3mount.model import ObjectInfo
 from s3mount.namespace.ahead import DirectoriesAhead
+from s3mount.namespace.directories import Directories
 from s3mount.namespace.directory import Directory, Sighting
 from s3mount.namespace.entries import shown_at
 from s3mount.namespace.inodes import Inodes, Node
@@ -46,6 +47,7 @@ from s3mount.namespace.pages import from_name, start_after
 from s3mount.namespace.pages import just_before as just_before
 from s3mount.namespace.readdir import Listing
 from s3mount.namespace.refresh import Refresher
+from s3mount.namespace.remembered import Remembered
 from s3mount.s3.bucket import Bucket
 
 log = logging.getLogger(__name__)
@@ -79,7 +81,9 @@ class Tree:
         *,
         metadata_ttl: float,
         negative_ttl: float,
+        remembered: Remembered | None = None,
     ) -> None:
+        """`remembered`: what an earlier mount knew."""
         self._bucket = bucket
         self._prefix = prefix
         self._flights: Flights[Chapter] = Flights(nursery)
@@ -87,16 +91,16 @@ class Tree:
         self._negative_ttl = negative_ttl
         # Ages may be off by this much: little beside the TTL that they are compared with.
         self._grain = min(1.0, metadata_ttl / 10, negative_ttl / 10)
-        self._directories: dict[str, Directory] = {}
-        self.inodes = Inodes(self._directory(prefix))
-        self._directory(prefix).ino = self.inodes.root.ino
+        self._directories = Directories(self._grain, remembered)
+        self.inodes = Inodes(self._directories.have(prefix))
+        self._directories[prefix].ino = self.inodes.root.ino
         self.ahead = DirectoriesAhead(
             self._directories,
             top=prefix,
             nursery=nursery,
             oldest=lambda: trio.current_time() - metadata_ttl,
             list_flat=self._list_flat,
-            list_one=lambda below: self.learn_ahead(self._directory(below), START),
+            list_one=lambda below: self.learn_ahead(self._directories.have(below), START),
         )
         self.refresher = Refresher(
             ttl=metadata_ttl,
@@ -172,7 +176,7 @@ class Tree:
         if node.parent is None or node.parent.directory is None:
             return
         directory = node.parent.directory
-        directory.forget(node.name)
+        self._directories.doubt(directory, node.name)
         if directory.ino_of(node.name) == node.ino:
             node.pin(node.info)
             directory.set_ino(node.name, 0)
@@ -358,7 +362,7 @@ class Tree:
             return 0
         chapters = flat(page, prefix, lo)
         for chapter in chapters:
-            self._apply(self._directory(chapter.prefix), chapter, sent)
+            self._apply(self._directories.have(chapter.prefix), chapter, sent)
         return len(chapters)
 
     def _apply(self, directory: Directory, chapter: Chapter, sent: float) -> None:
@@ -369,7 +373,7 @@ class Tree:
                 NAME_MAX,
             )
         self.hidden += chapter.hidden
-        lost = directory.apply(chapter, sent)
+        lost = self._directories.apply(directory, chapter, sent)
         for _, ino, info in lost:
             node = self.inodes.get(ino)
             if node is not None:
@@ -378,12 +382,6 @@ class Tree:
             self.on_lost(directory.ino, [name for name, _, _ in lost])
 
     # --- making answers -----------------------------------------------------------
-
-    def _directory(self, prefix: str) -> Directory:
-        directory = self._directories.get(prefix)
-        if directory is None:
-            directory = self._directories[prefix] = Directory(prefix, self._grain)
-        return directory
 
     def _found(self, parent: Node, name: str, sighting: Sighting, now: float) -> Found:
         ttl = self._negative_ttl if sighting.is_absent else self._metadata_ttl
@@ -405,7 +403,7 @@ class Tree:
                 parent.directory.set_ino(name, ino)
             node = Node(ino, parent, name)
             if sighting.is_directory:
-                node.directory = self._directory(parent.directory.prefix + shown_at(name))
+                node.directory = self._directories.have(parent.directory.prefix + shown_at(name))
                 node.directory.ino = ino
         return node
 

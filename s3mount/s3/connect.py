@@ -7,10 +7,11 @@ S3 yet: the first listing shows whether the bucket can be used, and its errors s
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
+import botocore.session
 import trio
-from botocore.credentials import Credentials
+from botocore.credentials import Credentials, RefreshableCredentials
 
 from s3mount.config import Config
 from s3mount.errors import CredentialsError, RequestError
@@ -32,23 +33,44 @@ T = TypeVar("T")
 LOOK_AGAIN = 10.0
 
 
-async def connect(config: Config, metrics: Metrics, nursery: trio.Nursery) -> Retrying:
+class Connection(NamedTuple):
+    """A bucket, and in whose name it is asked."""
+
+    bucket: Retrying
+    identity: str  # the endpoint and the credentials, as far as they outlive a session
+
+
+async def connect(config: Config, metrics: Metrics, nursery: trio.Nursery) -> Connection:
     """The bucket of `config`, ready to be asked. Raises `RequestError`.
 
     `nursery` runs what outlives no call, and must be cancelled after `aclose`.
     """
-    bucket = Reconnecting(config, metrics, await build(config, metrics, config.region))
+    prepared = await trio.to_thread.run_sync(_prepare, config, metrics, config.region)
+    bucket = Reconnecting(config, metrics, _bucket(config, metrics, prepared, lean=True))
     hedging = Hedging(bucket, share=config.hedge_share, metrics=metrics, nursery=nursery)
-    return Retrying(hedging, retries=config.retries, deadline=config.deadline, metrics=metrics)
+    retrying = Retrying(hedging, retries=config.retries, deadline=config.deadline, metrics=metrics)
+    return Connection(retrying, prepared.identity)
 
 
 async def build(
     config: Config, metrics: Metrics, region: str | None, *, lean: bool = True
 ) -> Bucket:
     """One bucket without retries; `lean` False: over boto3 alone. Raises `RequestError`."""
-    boto3_bucket, endpoint, credentials = await trio.to_thread.run_sync(
-        _prepare, config, metrics, region
-    )
+    prepared = await trio.to_thread.run_sync(_prepare, config, metrics, region)
+    return _bucket(config, metrics, prepared, lean=lean)
+
+
+class _Prepared(NamedTuple):
+    """What a bucket is made of."""
+
+    bucket: Boto3Bucket
+    endpoint: Endpoint | None  # None: only boto3 can talk to it
+    credentials: Credentials | None
+    identity: str
+
+
+def _bucket(config: Config, metrics: Metrics, prepared: _Prepared, *, lean: bool) -> Bucket:
+    boto3_bucket, endpoint, credentials, _ = prepared
     if endpoint is None or not lean:
         return boto3_bucket
     workers = Workers(endpoint.address, limit=config.max_connections, timeout=config.read_timeout)
@@ -63,9 +85,7 @@ async def build(
     )
 
 
-def _prepare(
-    config: Config, metrics: Metrics, region: str | None
-) -> tuple[Boto3Bucket, Endpoint | None, Credentials | None]:
+def _prepare(config: Config, metrics: Metrics, region: str | None) -> _Prepared:
     """In a thread, as files are read and credentials may come over the network."""
     place = Place(config.bucket, config.endpoint_url or "", region, config.profile)
     try:
@@ -73,10 +93,21 @@ def _prepare(
         client = make_client(config, session, region)
         endpoint = find_endpoint(client, session, config, common_parameters(config))
         credentials = session.get_credentials() if endpoint and endpoint.signed else None
+        identity = f"{client.meta.endpoint_url} {_signer(config, session)}"
     except Exception as error:
         raise from_exception(error, "setting up the connection", place) from error
     place = Place(config.bucket, client.meta.endpoint_url, client.meta.region_name, config.profile)
-    return Boto3Bucket(client, config, metrics, place), endpoint, credentials
+    return _Prepared(Boto3Bucket(client, config, metrics, place), endpoint, credentials, identity)
+
+
+def _signer(config: Config, session: botocore.session.Session) -> str:
+    """Who signs: an access key, or where its like comes from when it is another each time."""
+    credentials = None if config.no_sign_request else session.get_credentials()
+    if credentials is None:
+        return "nobody"
+    if isinstance(credentials, RefreshableCredentials) or credentials.token:
+        return f"{credentials.method} {session.profile or ''}"
+    return f"{credentials.access_key}"
 
 
 class Reconnecting:
