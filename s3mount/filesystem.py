@@ -171,7 +171,7 @@ class Filesystem:
         else:
             found = await self._tree.lookup(node, name)
         if found.node is None:
-            return None, found.ttl
+            return None, self._tree.refresher.ask_again_in(found.ttl, is_absent=True)
         self._tree.inodes.remember(found.node)
         ttl = self._tree.refresher.ask_again_in(found.ttl)
         return self._attr(found.node, ttl), ttl

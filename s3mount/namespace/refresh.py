@@ -3,7 +3,8 @@
 Without it, a long walk stops at every directory once the first minute is over: its listing is
 as old as the TTL then, and must be asked for again while the program waits.
 
-What is used within the last quarter of its TTL is asked for again, one page from the name on;
+What is used within the last quarter of its TTL is asked for again, one page from the name on,
+and so is what is not there: a program that looks for a file every second waits for none;
 directories that are small, and have no subdirectories, with their neighbours in one flat page.
 What nobody uses is left to expire.
 
@@ -27,7 +28,7 @@ import trio
 
 from s3mount.errors import RequestError
 from s3mount.namespace.directory import Directory
-from s3mount.namespace.known import START
+from s3mount.namespace.known import END, START
 from s3mount.namespace.order import place_of
 from s3mount.namespace.pages import from_name
 
@@ -52,6 +53,18 @@ class _Page(NamedTuple):
     is_flat: bool
 
 
+class _Turn(NamedTuple):
+    """From which age on what is used is asked for again, and the seconds that it then has left."""
+
+    age: float
+    rest: float
+
+
+def _turn(ttl: float) -> _Turn:
+    # Where all is for ever, or so short that an answer is as old as it may be: never.
+    return _Turn(ttl * AGE, ttl * (1 - AGE)) if 1.0 <= ttl < math.inf else _Turn(math.inf, 0.0)
+
+
 class Refresher:
     """Keeps fresh what is used.
 
@@ -63,14 +76,13 @@ class Refresher:
         self,
         *,
         ttl: float,
+        negative_ttl: float,
         top: str,
         nursery: trio.Nursery,
         list_page: Callable[[Directory, str], Awaitable[object]],
         list_flat: Callable[[str, str], Awaitable[object]],
     ) -> None:
-        # Where all is for ever, or so short that an answer is as old as it may be: never.
-        self._age = ttl * AGE if 1.0 <= ttl < math.inf else math.inf
-        self._rest = ttl - self._age if self._age < math.inf else 0.0
+        self._turns = {False: _turn(ttl), True: _turn(negative_ttl)}
         self._top = top
         self._nursery = nursery
         self._list_page = list_page
@@ -78,32 +90,43 @@ class Refresher:
         self._tried: dict[_Page, float] = {}  # the latest last
         self._in_flight: set[tuple[str, bool]] = set()  # whose pages are on their way, of a kind
 
-    def ask_again_in(self, ttl: float) -> float:
+    def ask_again_in(self, ttl: float, *, is_absent: bool = False) -> float:
         """Seconds after which the kernel is to ask again for what is good for `ttl` seconds."""
-        if not self._rest:
+        rest = self._turns[is_absent].rest
+        if not rest:
             return ttl
         # Behind that age a few times more: the refresh may be late, or another's turn.
-        return ttl - self._rest if ttl > self._rest else min(ttl, self._rest / 4)
+        return ttl - rest if ttl > rest else min(ttl, rest / 4)
 
-    def used(self, directory: Directory, name: str, learned: float) -> None:
+    def used(
+        self, directory: Directory, name: str, learned: float, *, is_absent: bool = False
+    ) -> None:
         """What is known of the name since `learned` was used just now."""
         now = trio.current_time()
-        if now - learned < self._age or len(self._in_flight) >= IN_FLIGHT_MOST:
+        turn = self._turns[is_absent]
+        if now - learned < turn.age or len(self._in_flight) >= IN_FLIGHT_MOST:
             return
         entries = len(directory)
-        if entries < SMALL and not directory.entries.directories and directory.prefix != self._top:
+        reached = directory.known.reach(START, -math.inf)
+        is_whole = reached == END
+        is_leaf = not directory.entries.directories and directory.prefix != self._top
+        if is_whole and entries < SMALL and is_leaf:
             parent = place_of(directory.prefix).prefix
             page = _Page(parent, directory.prefix, is_flat=True)
-            self._start(page, partial(self._list_flat, *page[:2]), now)
+            self._start(page, partial(self._list_flat, *page[:2]), now - turn.rest)
         else:
-            lo = START if entries < PAGE else from_name(name)
+            # As a lookup in the dark does: the directory from its start, unless that is known,
+            # and does not reach the name.
+            is_first = entries < PAGE and (is_whole or reached == START)
+            lo = START if is_first else from_name(name)
             page = _Page(directory.prefix, lo, is_flat=False)
-            self._start(page, partial(self._list_page, directory, lo), now)
+            self._start(page, partial(self._list_page, directory, lo), now - turn.rest)
 
-    def _start(self, page: _Page, ask: Callable[[], Awaitable[object]], now: float) -> None:
-        """Ask for the page, unless that was done just now."""
+    def _start(self, page: _Page, ask: Callable[[], Awaitable[object]], since: float) -> None:
+        """Ask for the page, unless that was done since a moment ago."""
+        now = trio.current_time()
         flight = (page.prefix, page.is_flat)
-        if flight in self._in_flight or self._tried.get(page, -math.inf) > now - self._rest:
+        if flight in self._in_flight or self._tried.get(page, -math.inf) > since:
             return
         self._tried.pop(page, None)
         self._tried[page] = now

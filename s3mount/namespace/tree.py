@@ -104,6 +104,7 @@ class Tree:
         )
         self.refresher = Refresher(
             ttl=metadata_ttl,
+            negative_ttl=negative_ttl,
             top=prefix,
             nursery=nursery,
             list_page=self.learn,
@@ -386,10 +387,11 @@ class Tree:
     def _found(self, parent: Node, name: str, sighting: Sighting, now: float) -> Found:
         ttl = self._negative_ttl if sighting.is_absent else self._metadata_ttl
         left = max(0.0, sighting.learned + ttl - now)
-        if sighting.is_absent:
-            return Found(None, left)
         assert parent.directory is not None
-        self.refresher.used(parent.directory, name, sighting.learned)
+        is_absent = sighting.is_absent
+        self.refresher.used(parent.directory, name, sighting.learned, is_absent=is_absent)
+        if is_absent:
+            return Found(None, left)
         return Found(self._node(parent, name, sighting), left)
 
     def _node(self, parent: Node, name: str, sighting: Sighting) -> Node:

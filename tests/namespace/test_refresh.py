@@ -20,11 +20,12 @@ TTL = 60.0
 
 
 def rig(
-    keys: list[str], nursery: trio.Nursery, *, ttl: float = TTL, max_keys: int = 1000
+    keys: list[str], nursery: trio.Nursery, *, ttl: float = TTL, negative_ttl: float | None = None
 ) -> tuple[FakeBucket, Tree]:
-    bucket = FakeBucket(latency=LATENCY, max_keys=max_keys)
+    bucket = FakeBucket(latency=LATENCY)
     bucket.put_all(dict.fromkeys(keys, b"1"))
-    return bucket, Tree(bucket, "", nursery, metadata_ttl=ttl, negative_ttl=ttl)
+    negative = ttl if negative_ttl is None else negative_ttl
+    return bucket, Tree(bucket, "", nursery, metadata_ttl=ttl, negative_ttl=negative)
 
 
 async def find(tree: Tree, *names: str) -> Node:
@@ -67,6 +68,29 @@ async def test_what_is_used_never_stops_for_a_listing(
         assert await waited(tree, node) == 0
     # One page a use that comes behind 45 s, and so 48.
     assert bucket.count("list") - before == 600 // 48
+
+
+@pytest.mark.parametrize("keys", [["d/a", "d/c"], [f"d/{n:04}" for n in range(3000)]])
+async def test_a_name_that_is_looked_for_in_vain_is_not_waited_for(
+    nursery: trio.Nursery, autojump_clock: MockClock, keys: list[str]
+) -> None:
+    """Whether its directory is known to its end or around the name alone."""
+    bucket, tree = rig(keys, nursery, negative_ttl=5.0)
+    node = await find(tree, "d")
+    assert (await tree.lookup(node, "b")).node is None
+    before = bucket.count("list")
+    for _ in range(100):
+        await trio.sleep(0.6)
+        started = trio.current_time()
+        assert (await tree.lookup(node, "b")).node is None
+        assert trio.current_time() == started
+    # One page a use that comes behind 3.75 s, and so 4.2; of answers that took 0.025 s.
+    assert bucket.count("list") - before <= 60 // 4
+    bucket.put("d/b", b"")
+    await trio.sleep(4)
+    await tree.lookup(node, "b")
+    await trio.sleep(0.1)
+    assert (await tree.lookup(node, "b")).node is not None
 
 
 async def test_what_nobody_uses_expires(nursery: trio.Nursery, autojump_clock: MockClock) -> None:
@@ -226,6 +250,8 @@ async def test_the_kernel_asks_again_in_time(
     assert tree.refresher.ask_again_in(20.0) == 5.0
     assert tree.refresher.ask_again_in(15.0) == 3.75
     assert tree.refresher.ask_again_in(1.0) == 1.0
+    _, tree = rig([], nursery, negative_ttl=5.0)
+    assert tree.refresher.ask_again_in(5.0, is_absent=True) == 3.75
 
 
 async def test_what_was_tried_is_remembered_within_bounds(
