@@ -43,6 +43,7 @@ ERRNOS: dict[type[Exception], int] = {
 
 EACCES = errno.EACCES
 EIO = errno.EIO
+ENOSYS = errno.ENOSYS
 EROFS = errno.EROFS
 ESTALE = errno.ESTALE
 

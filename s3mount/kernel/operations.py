@@ -39,7 +39,8 @@ from pyfuse3 import (
 from s3mount.errors import DeadlineExceeded, FileError, NotFound, S3MountError, Stale
 from s3mount.filesystem import BLKSIZE, Attr, Filesystem
 from s3mount.kernel.crawlers import Crawlers
-from s3mount.kernel.errnos import EACCES, EIO, EROFS, ESTALE, errno_of
+from s3mount.kernel.errnos import EACCES, EIO, ENOSYS, EROFS, ESTALE, errno_of
+from s3mount.kernel.turns import WhileWaiting
 
 log = logging.getLogger(__name__)
 
@@ -68,7 +69,7 @@ def _answers(handler: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, Corout
             told = [arg for arg in args if isinstance(arg, int | bytes)]
             log.debug("%s%r", handler.__name__, tuple(told))
         try:
-            return await handler(*args, **kwargs)
+            return await WhileWaiting(handler(*args, **kwargs))
         except FUSEError:
             raise
         except S3MountError as error:
@@ -206,7 +207,13 @@ class Operations(pyfuse3.Operations):
 
     @_answers
     async def flush(self, fh: FileHandleT) -> None:
-        """Nothing is written: close(2) has nothing to report."""
+        """Nothing is written, so close(2) has nothing to report.
+
+        ENOSYS is success to close(2), and the kernel never asks again (`fc->no_flush`): a
+        request less for each file. It cannot be taken back: once files are written, the very
+        first answer must be another.
+        """
+        raise FUSEError(ENOSYS)
 
     # --- the whole ----------------------------------------------------------------
 

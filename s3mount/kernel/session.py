@@ -19,6 +19,7 @@ import trio
 
 from s3mount.errors import MountError
 from s3mount.kernel import mountpoint as mountpoints
+from s3mount.kernel import turns
 from s3mount.kernel.mountpoint import Mounted
 from s3mount.kernel.operations import Operations
 
@@ -75,7 +76,7 @@ class Session:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._watch)
             with self._scope:
-                await pyfuse3.main()
+                await turns.main()
             nursery.cancel_scope.cancel()
 
     async def _watch(self) -> None:
