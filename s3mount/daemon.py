@@ -56,6 +56,8 @@ GROWTH = 10 * MIB
 NAMES_SHARE = 0.1
 # The least that buffers get, however low --memory-limit: a block or two for a few readers.
 LEAST_BUFFERS = 8 * MIB
+# Bytes that may wait for the disk cache's writer.
+WRITE_QUEUE = 32 * MIB
 
 
 def serve(
@@ -112,6 +114,8 @@ async def _serve(config: Config, ready: Callable[[], None], stopping: Callable[[
             block_cache = await BlockCache.open(
                 config.cache_dir,
                 size_limit=config.cache_size - _names_size(config),
+                # What waits for the writer keeps its buffers from readers.
+                queue_limit=min(WRITE_QUEUE, _buffer_budget(config.memory_limit) // 2),
                 metrics=metrics,
             )
             stack.push_async_callback(_shielded, block_cache.aclose)

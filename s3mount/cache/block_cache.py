@@ -46,6 +46,7 @@ from s3mount.cache.jobs import (
     write_rows,
 )
 from s3mount.cache.opened import Opened
+from s3mount.cache.pauses import Pauses
 from s3mount.cache.row_index import RowIndex, is_busy, is_damaged
 from s3mount.cache.threads import Threads
 from s3mount.cache.write_queue import PendingRow, WriteQueue
@@ -56,12 +57,12 @@ log = logging.getLogger(__name__)
 _READERS = 6  # 3 read a cold disk at 1,100 MB/s, 6 at 1,164; each has a connection of its own
 _BATCH_BYTES = 8 << 20  # written in one transaction, and then released at once
 _BATCH_ROWS = 128
+_PAUSE_BETWEEN_ROWS = 0.2  # seconds; small rows are written in it
 _BATCHES_AHEAD = 2  # given to the writer, so that it need not wait for the trio thread
 _TOUCHED_MAX = 4096  # keys whose recency is kept in memory before the database learns it
 _OPEN_PATIENCE = 2.0  # seconds that a mount waits for a database that others hold locked
 _CLOSE_PATIENCE = 10.0
 _PAUSE = 60.0  # seconds without writing after a failure, and between tries to open again
-
 
 T = TypeVar("T")
 
@@ -103,8 +104,12 @@ class BlockCache:
         self._write_at = self._open_at = -math.inf
         self._warned: set[str] = set()
         self._queue = WriteQueue(
-            limit=queue_limit, batch_bytes=self._batch_bytes, batch_rows=_BATCH_ROWS
+            limit=queue_limit,
+            gather=min(queue_limit, size_limit // 8) // 2,
+            batch_bytes=self._batch_bytes,
+            batch_rows=_BATCH_ROWS,
         )
+        self._pauses = Pauses(_PAUSE_BETWEEN_ROWS, self._write_queued)
         self._jobs = 0  # given to the writer and not ended
         self._evicting = False
         self._idle = trio.Event()
@@ -243,13 +248,20 @@ class BlockCache:
             return False
         self._queue.append(PendingRow(key, data, release))
         self._opened.keys.add(key_digest(key))
-        self._feed_writer()
+        if self._queue.is_due:
+            self._feed_writer()
+        else:
+            self._pauses.note()
         return True
+
+    def _write_queued(self) -> None:
+        self._queue.is_due = bool(self._queue)
+        self._feed_writer()
 
     def _feed_writer(self) -> None:
         """Give the writer what is queued, in batches, and note when it is idle."""
         opened = self._opened
-        while self._queue and self._jobs < _BATCHES_AHEAD and not self._evicting:
+        while self._queue.is_due and self._jobs < _BATCHES_AHEAD and not self._evicting:
             batch = self._queue.take_batch()
             if opened is None:
                 self._queue.release(batch)
@@ -416,7 +428,7 @@ class BlockCache:
     async def flush(self) -> None:
         """Wait until everything that was put is written, evicted or dropped."""
         self._flush_recency()
-        self._feed_writer()
+        self._write_queued()
         while self._jobs or self._queue:
             await self._idle.wait()
         await trio.lowlevel.checkpoint()

