@@ -8,7 +8,6 @@ Pure but for the `Directory` values it reads: no clock, no requests.
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections.abc import Iterator, Mapping
 from itertools import islice
 from typing import NamedTuple
@@ -134,8 +133,10 @@ def _below(
     directory = directories.get(prefix)
     if directory is None or not directory.entries.directories:
         return  # a directory of a million files is not searched for what it has not
-    names = islice(_names(directories, prefix, not_before, behind), SEARCHED_MOST)
-    yield from (Place(prefix, name).below for name in names if directory.is_directory(name))
+    entries = directory.entries
+    for row in _rows(directory, not_before, behind)[:SEARCHED_MOST]:
+        if entries.is_directory(row):
+            yield prefix + shown_at(entries.names[row])
 
 
 def _entries(
@@ -166,15 +167,21 @@ def _names(
 ) -> Iterator[str]:
     """The directory's names behind `behind` ("": from the start) up to the first gap."""
     directory = directories.get(prefix)
-    if directory is None:
-        return
-    order = directory.entries.names
+    if directory is not None:
+        for row in _rows(directory, not_before, behind):
+            yield directory.entries.names[row]
+
+
+def _rows(directory: Directory, not_before: float, behind: str) -> range:
+    """The rows of those names."""
+    entries = directory.entries
     position = shown_at(behind) if behind else START
     reached = directory.known.reach(position, not_before)
-    for i in range(bisect_right(order, position, key=shown_at), len(order)):
-        if reached != END and shown_at(order[i]) >= reached:
-            return
-        yield order[i]
+    if not behind:
+        first = 0
+    else:
+        first = entries.find(behind) + 1 or entries.at(position)
+    return range(first, len(entries) if reached == END else max(first, entries.at(reached, first)))
 
 
 def is_whole(directories: Mapping[str, Directory], prefix: str, not_before: float) -> bool:
