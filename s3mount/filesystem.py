@@ -219,12 +219,21 @@ class Filesystem:
         if cursor <= 1:
             parent = node.parent or node
             yield Entry("..", parent, self._attr(parent, 0.0), 2)
-        for i in range(max(0, cursor - 2), len(listing.names)):
-            name = listing.names[i]
-            found = self._tree.known(node, name, listing.not_before)
-            if found is not None and found.node is not None:
-                ttl = self._tree.refresher.ask_again_in(found.ttl)
-                yield Entry(name, found.node, self._attr(found.node, ttl), i + 3)
+        first = max(0, cursor - 2)
+        mode = stat.S_IFREG | self._look.file_mode
+        asked = ttl = -1.0
+        names = map(listing.names.__getitem__, range(first, len(listing.names)))
+        for shown in self._tree.shown(node, names, listing.not_before):
+            if shown.ttl != asked:
+                asked, ttl = shown.ttl, self._tree.refresher.ask_again_in(shown.ttl)
+            child = shown.node
+            if shown.file is None:
+                attr = self._attr(child, ttl)
+            else:
+                size, mtime_ns = shown.file
+                uid, gid = self._look.uid, self._look.gid
+                attr = Attr(child.ino, mode, 1, uid, gid, size, mtime_ns, ttl)
+            yield Entry(child.name, child, attr, first + shown.at + 3)
 
     def taken(self, entry: Entry) -> None:
         """The kernel took the entry: it counts as a lookup, except for "." and ".."."""

@@ -115,6 +115,10 @@ class Entries:
             _storage_classes[kind >> _CLASS_SHIFT],
         )
 
+    def size_and_mtime(self, i: int) -> tuple[int, int] | None:
+        """Of the file that the row shows, bytes and nanoseconds; None when it is a directory."""
+        return None if self._kinds[i] & _DIRECTORY else (self._sizes[i], self._mtimes[i])
+
     def set_file(self, i: int, info: ObjectInfo) -> None:
         """The row is this file (too)."""
         self._kinds[i] = self._kinds[i] & _DIRECTORY | _file_kind(info)

@@ -79,6 +79,13 @@ class Known:
             return self._times[i]
         return None
 
+    def around(self, position: str) -> tuple[str, str, float]:
+        """The interval [lo, hi) that holds `position`, and its time; an empty one in the dark."""
+        i = bisect_right(self._los, position) - 1
+        if i >= 0 and position < self._his[i]:
+            return self._los[i], self._his[i], self._times[i]
+        return position, position, 0.0
+
     def reach(self, position: str, not_before: float) -> str:
         """How far from `position` on all is known, and learned at or after `not_before`.
 

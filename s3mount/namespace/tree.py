@@ -18,7 +18,7 @@ Must not know: errno, bytes names, file handles, blocks.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from functools import partial
 from typing import NamedTuple
 
@@ -68,6 +68,15 @@ class Found(NamedTuple):
 
     node: Node | None  # None: no such name
     ttl: float  # seconds for which the answer stays good
+
+
+class Shown(NamedTuple):
+    """An entry of a listing."""
+
+    at: int  # where its name is among those that were asked for
+    node: Node
+    ttl: float  # seconds for which it stays good
+    file: tuple[int, int] | None  # size in bytes and mtime in nanoseconds; None for a directory
 
 
 class Tree:
@@ -141,20 +150,33 @@ class Tree:
             "use an endpoint that supports ListObjectsV2 with start-after",
         )
 
-    def known(self, parent: Node, name: str, not_before: float) -> Found | None:
-        """The entry as it stands now, for a listing that learned it at or after `not_before`.
+    def shown(self, parent: Node, names: Iterable[str], not_before: float) -> Iterator[Shown]:
+        """The entries as they stand now, for a listing that learned them since `not_before`.
 
-        None when the name is gone meanwhile.
+        Names that are gone meanwhile are left out. To be used up without an await.
         """
         directory = parent.directory
         assert directory is not None
-        # Two requests may have told of "name" and of "name/": the answer is as old as the older.
-        times = (directory.known.since(shown_at(name)), directory.known.since(name))
-        learned = min((time for time in times if time is not None), default=not_before)
-        sighting = directory.sighting(name, learned)
-        if sighting.is_absent:
-            return None
-        return self._found(parent, name, sighting, trio.current_time())
+        entries = directory.entries
+        now = trio.current_time()
+        lo = hi = ""
+        ttl = 0.0
+        for at, name in enumerate(names):
+            i = entries.find(name)
+            if i < 0:
+                continue
+            position = shown_at(name)
+            if not (lo <= name and position < hi):  # else both are as old as the name before
+                lo, hi, learned = directory.known.around(position)
+                if not lo <= name < hi:
+                    # Two requests told of "name" and of "name/": it is as old as the older.
+                    known = (directory.known.since(position), directory.known.since(name))
+                    times = [time for time in known if time is not None]
+                    learned = min(times, default=not_before)
+                    lo = hi = ""
+                ttl = max(0.0, learned + self._metadata_ttl - now)
+                self.refresher.used(directory, name, learned)
+            yield Shown(at, self._node(parent, name, i), ttl, entries.size_and_mtime(i))
 
     def listing(self, parent: Node) -> Listing:
         """A fresh walk through the entries of the directory `parent`."""
@@ -392,19 +414,20 @@ class Tree:
         self.refresher.used(parent.directory, name, sighting.learned, is_absent=is_absent)
         if is_absent:
             return Found(None, left)
-        return Found(self._node(parent, name, sighting), left)
+        return Found(self._node(parent, name, parent.directory.entries.find(name)), left)
 
-    def _node(self, parent: Node, name: str, sighting: Sighting) -> Node:
+    def _node(self, parent: Node, name: str, row: int) -> Node:
         """The node of an entry: the one that the kernel holds, or a new one."""
         assert parent.directory is not None
-        ino = parent.directory.ino_of(name)
+        entries = parent.directory.entries
+        ino = entries.ino(row)
         node = self.inodes.get(ino) if ino else None
         if node is None:
             if not ino:
                 ino = self.inodes.new_ino()
-                parent.directory.set_ino(name, ino)
+                entries.set_ino(row, ino)
             node = Node(ino, parent, name)
-            if sighting.is_directory:
+            if entries.is_directory(row):
                 node.directory = self._directories.have(parent.directory.prefix + shown_at(name))
                 node.directory.ino = ino
         return node

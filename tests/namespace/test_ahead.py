@@ -49,16 +49,14 @@ class Walker:
         while not listing.is_complete:
             await listing.extend()
         below = []
-        for name in listing.names:
-            found = self.tree.known(node, name, listing.not_before)
-            assert found is not None
-            assert found.node is not None
-            self.tree.inodes.remember(found.node)
-            assert node.directory is not None
-            if found.node.directory is None:
-                self.files.append(node.directory.prefix + name)
+        assert node.directory is not None
+        for shown in self.tree.shown(node, listing.names, listing.not_before):
+            self.tree.inodes.remember(shown.node)
+            if shown.file is not None:
+                self.files.append(node.directory.prefix + shown.node.name)
             else:
-                below.append(found.node)
+                below.append(shown.node)
+        assert len(below) + len(self.files) >= len(listing.names)
         return below
 
     async def depth_first(self, node: Node | None = None) -> None:

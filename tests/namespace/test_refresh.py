@@ -44,8 +44,8 @@ async def names(tree: Tree, node: Node) -> list[str]:
     listing = tree.listing(node)
     while not listing.is_complete:
         await listing.extend()
-    for name in listing.names:
-        assert tree.known(node, name, listing.not_before) is not None
+    shown = tree.shown(node, listing.names, listing.not_before)
+    assert [one.node.name for one in shown] == listing.names
     return listing.names
 
 

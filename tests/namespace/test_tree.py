@@ -230,8 +230,7 @@ async def test_an_entry_of_a_listing_is_no_fresher_than_what_it_is_made_of(
     await trio.sleep(40.0)
     await tree.lookup(tree.inodes.root, "name")  # learns "name/" now, "name" is 40 s old
     await names_of(tree.listing(tree.inodes.root))
-    found = tree.known(tree.inodes.root, "name", 0.0)
-    assert found is not None
+    (found,) = tree.shown(tree.inodes.root, ["name"], 0.0)
     assert found.ttl == pytest.approx(20.0, abs=0.01)
 
 
@@ -377,9 +376,7 @@ async def test_inos_are_stable_and_rise_in_listing_order(
 
 
 def known_node(tree: Tree, name: str) -> Node:
-    found = tree.known(tree.inodes.root, name, 0.0)
-    assert found is not None
-    assert found.node is not None
+    (found,) = tree.shown(tree.inodes.root, [name], 0.0)
     return found.node
 
 
