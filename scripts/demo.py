@@ -16,7 +16,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -69,15 +68,8 @@ def s3_server(work: Path, *, keep: bool) -> Iterator[Server]:
 
 def fill(server: Server, originals: Path, paths: list[str]) -> None:
     """Put every file of `originals` into the bucket, under its path."""
-    client = server.client
-    client.create_bucket(Bucket=BUCKET)
-
-    def put(path: str) -> None:
-        client.put_object(Bucket=BUCKET, Key=path, Body=(originals / path).read_bytes())
-
-    with ThreadPoolExecutor(4) as pool:
-        list(pool.map(put, paths))
-    client.close()
+    server.put(BUCKET, {path: (originals / path).read_bytes() for path in paths})
+    server.client.close()
 
 
 @dataclass

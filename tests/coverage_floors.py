@@ -32,8 +32,11 @@ _report = ""
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """Fail the run when a branch of a pure module was not taken.
 
-    pytest-cov has saved its data by now: it does so at the end of the run's loop.
+    pytest-cov has saved its data by now: it does so at the end of the run's loop, and of those
+    of the processes that pytest-xdist runs.
     """
+    if hasattr(session.config, "workerinput"):  # one of those processes
+        return
     global _report  # noqa: PLW0603 - a plugin module is its own single instance
     cov = coverage.Coverage()
     cov.load()

@@ -54,15 +54,17 @@ def _mounts() -> list[list[str]]:
     ]
 
 
-def clear_dead_mounts(below: Path) -> None:
-    """Unmount what no daemon serves any more."""
-    for _, path, kind, *_ in _mounts():
-        if kind == "fuse.s3mount" and path.startswith(f"{below}/"):
+def clear_dead_mounts(below: Path, but: Path) -> None:
+    """Unmount what no daemon serves any more, below `below` and not below `but`."""
+    for _, name, kind, *_ in _mounts():
+        path = Path(name)
+        if kind == "fuse.s3mount" and path.is_relative_to(below) and not path.is_relative_to(but):
             try:
-                os.stat(path)
+                path.stat()
             except OSError as error:
                 if error.errno == errno.ENOTCONN:
-                    subprocess.run(["umount", "-l", path], check=True)
+                    # Fails when another process of the run was quicker.
+                    subprocess.run(["umount", "-l", path], check=False, capture_output=True)
 
 
 def processes_with(argument: str) -> list[int]:

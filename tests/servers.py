@@ -63,8 +63,12 @@ class Server:
         names = [found["Name"] for found in self.client.list_buckets()["Buckets"]]
         if bucket not in names:
             self.client.create_bucket(Bucket=bucket)
-        for key, body in objects.items():
-            self.client.put_object(Bucket=bucket, Key=key, Body=body)
+        self.put_many(bucket, objects)
+
+    def put_many(self, bucket: str, objects: Mapping[str, bytes]) -> None:
+        """Put or replace objects of a bucket that is there, and `reset`."""
+        order = {"bucket": bucket, "objects": [(key, len(body)) for key, body in objects.items()]}
+        self._control("objects", b"".join((json.dumps(order).encode(), b"\n", *objects.values())))
         self.reset()
 
     def environment(self) -> dict[str, str]:

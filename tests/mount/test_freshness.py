@@ -18,14 +18,14 @@ TTL = 2.0
 def test_a_directory_in_use_is_listed_anew_before_it_expires(
     bucket: Bucket, mount: Mounts, server: Server
 ) -> None:
-    """With half a second for each answer, nobody waits for one; and changes are seen."""
+    """With 0.3 s for each answer, nobody waits for one; and changes are seen."""
     bucket.put({f"d/{n}": b"1" for n in range(20)})
     mounted = mount(bucket.name, "--metadata-ttl", f"{TTL}s", "--negative-ttl", f"{TTL}s")
     directory = mounted.path / "d"
     os.listdir(directory)
     bucket.put({"d/7": b"another", "d/new": b""})
     server.client.delete_object(Bucket=bucket.name, Key="d/3")
-    server.set_latency(0.2)
+    server.set_latency(0.3)
     longest = 0.0
     names: list[str] = []
 
@@ -39,7 +39,7 @@ def test_a_directory_in_use_is_listed_anew_before_it_expires(
 
     until(look, "the change is seen")
     assert "3" not in names
-    assert longest < 0.15
+    assert longest < 0.28
     assert (directory / "7").read_bytes() == b"another"
 
 
@@ -54,14 +54,14 @@ def test_a_name_that_is_used_again_and_again_is_not_waited_for(
     os.listdir(mounted.path / "d")
     os.listdir(mounted.path)
     server.reset()
-    server.set_latency(0.2)
+    server.set_latency(0.3)
     longest = 0.0
     end = time.monotonic() + 2.5 * TTL
     while time.monotonic() < end:
         started = time.monotonic()
         path.stat()
         longest = max(longest, time.monotonic() - started)
-    assert longest < 0.15
+    assert longest < 0.28
     assert 2 <= server.counts().total() <= 10
 
 

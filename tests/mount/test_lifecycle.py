@@ -189,9 +189,9 @@ def test_a_killed_daemon_leaves_a_dead_mountpoint_that_is_cleared(
     assert (again.path / "file").read_bytes() == b"content"
 
 
-def test_ten_rounds_leave_nothing(filled: Bucket, mount: Mounts) -> None:
+def test_five_rounds_leave_nothing(filled: Bucket, mount: Mounts) -> None:
     path = None
-    for _ in range(10):
+    for _ in range(5):
         mounted = mount(filled.name, at=path)
         path = mounted.path
         assert (path / "file").read_bytes() == b"content"

@@ -92,7 +92,7 @@ ROWS: dict[str, tuple[list[str], dict[str, int | None]]] = {
 
 
 @pytest.fixture(scope="module")
-def table(module_bucket: Bucket, module_mount: Mounts) -> Mounted:
+def rows_bucket(module_bucket: Bucket) -> Bucket:
     """Each row's keys below a directory of its own: the key number n holds n bytes."""
     module_bucket.put(
         {
@@ -101,9 +101,20 @@ def table(module_bucket: Bucket, module_mount: Mounts) -> Mounted:
             for number, key in enumerate(keys, 1)
         }
     )
-    mounted = module_mount(module_bucket.name)
+    return module_bucket
+
+
+@pytest.fixture(scope="module")
+def table(rows_bucket: Bucket, module_mount: Mounts) -> Mounted:
+    mounted = module_mount(rows_bucket.name)
     mounted.expect("cannot be shown")
     return mounted
+
+
+@pytest.fixture(scope="module")
+def dark_table(rows_bucket: Bucket, module_mount: Mounts) -> Mounted:
+    """The same in the dark: each lookup asks, and nothing is listed."""
+    return module_mount(rows_bucket.name, "--metadata-ttl", "0", "--negative-ttl", "0")
 
 
 @pytest.mark.parametrize("row", ROWS)
@@ -113,21 +124,11 @@ def test_row(row: str, table: Mounted) -> None:
 
 
 @pytest.mark.parametrize("row", ROWS)
-def test_row_looked_up_by_name(row: str, module_bucket: Bucket, module_mount: Mounts) -> None:
-    """In the dark: on a mount that lists nothing."""
+def test_row_looked_up_by_name(row: str, dark_table: Mounted) -> None:
     keys, expected = ROWS[row]
     names = [name for name in {*keys, *expected} if is_a_path(name)]
-    path = dark_mount(module_bucket, module_mount).path / f"{list(ROWS).index(row):02}"
+    path = dark_table.path / f"{list(ROWS).index(row):02}"
     assert looked_up(path, names) == {name: expected[name] for name in names if name in expected}
-
-
-_dark: list[Mounted] = []
-
-
-def dark_mount(bucket: Bucket, mount: Mounts) -> Mounted:
-    if not _dark:
-        _dark.append(mount(bucket.name, "--metadata-ttl", "0", "--negative-ttl", "0"))
-    return _dark[0]
 
 
 def is_a_path(key: str) -> bool:
