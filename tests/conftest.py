@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import tempfile
 from collections.abc import Iterator, Mapping
 from itertools import count
@@ -17,6 +18,14 @@ from tests.mounting import Mounts, clear_dead_mounts  # noqa: E402  behind the l
 from tests.servers import Server, moto_server  # noqa: E402
 
 _numbers = count(1)
+
+# What is ignored, as under nohup or behind a shell's "&", children would inherit.
+for _number, _handler in (
+    (signal.SIGINT, signal.default_int_handler),
+    (signal.SIGHUP, signal.SIG_DFL),
+):
+    if signal.getsignal(_number) is signal.SIG_IGN:
+        signal.signal(_number, _handler)
 
 
 class Bucket:
