@@ -38,7 +38,8 @@ def tune(mounted: Mounted, *, bdi: Path = _BDI, connections: Path = fusectl.CONN
     is_tuned = _write(setting, READ_AHEAD_KB)
     if not is_tuned:
         log.info(
-            "%s could not be set to %d: streams are slower; root may set it, or a udev rule",
+            "%s could not be set to %d: streams are slower; root may set it, or have udev do so"
+            " with systemd/90-s3mount.rules",
             setting,
             READ_AHEAD_KB,
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import stat
 import subprocess
@@ -17,6 +18,7 @@ import pytest
 from tests.conftest import Bucket
 from tests.mounting import Mounted, Mounts, has_ended, mounts_at, processes_with, until
 
+RULES = Path(__file__).parents[2] / "systemd" / "90-s3mount.rules"
 NOBODY = 65534
 AS_NOBODY = ("setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups")
 
@@ -101,6 +103,46 @@ def test_unprivileged(filled: Bucket, mount: Mounts, home: Path) -> None:
         assert as_nobody("fusermount3", "-u", mounted.path).returncode == 0
         assert has_ended(mounted.pid, 10)
         assert mounts_at(mounted.path) == []
+
+
+def udev_command(device: str) -> str:
+    """What systemd/90-s3mount.rules has udev run for the device of a mount, as udev(7) reads it."""
+    [rule] = [line for line in RULES.read_text().splitlines() if line.startswith("ACTION")]
+    match, _, run = rule.partition(', RUN+="')
+    assert match == 'ACTION=="add", SUBSYSTEM=="bdi", KERNEL=="0:*"'
+    assert "$" not in run
+    command = run.removesuffix('"').replace('\\"', '"').replace("%k", device)
+    assert "%" not in command
+    return command
+
+
+@for_root
+@pytest.mark.usefixtures("reachable_python")
+def test_the_udev_rule_raises_the_readahead(filled: Bucket, mount: Mounts, home: Path) -> None:
+    with mounted_by_nobody(mount, filled.name, home) as mounted:
+        [device] = [
+            line.split()[2]
+            for line in Path("/proc/self/mountinfo").read_text().splitlines()
+            if line.split()[4] == str(mounted.path)
+        ]
+        setting = Path(f"/sys/class/bdi/{device}/read_ahead_kb")
+        assert setting.read_text() == "128\n"
+        assert "90-s3mount.rules" in mounted.log()
+        assert subprocess.run(shlex.split(udev_command(device)), check=True).returncode == 0
+        assert setting.read_text() == "1024\n"
+
+
+@for_root
+def test_the_udev_rule_leaves_other_devices_alone(tmp_path: Path) -> None:
+    subprocess.run(["mount", "-t", "tmpfs", "tmpfs", tmp_path], check=True)
+    try:
+        device = os.stat(tmp_path).st_dev
+        command = udev_command(f"{os.major(device)}:{os.minor(device)}")
+        # It finds nothing to write to, and would complain about a file that is not there.
+        done = subprocess.run(shlex.split(command), capture_output=True, check=False)
+        assert done.stderr == b""
+    finally:
+        subprocess.run(["umount", tmp_path], check=True)
 
 
 @for_root
