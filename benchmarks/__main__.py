@@ -2,9 +2,11 @@
 
     scripts/bench                                        all rows, all programs that are installed
     scripts/bench --rows seq,first-byte --programs s3mount,goofys --runs 3 --out DIR
+    scripts/bench --from DIR/results.json --markdown     tables and plot again, nothing is run
 
 Rows are chosen by name or by group. Programs take turns within each run; figures are medians.
-The results go to stdout, and as results.json and results.png to --out.
+The results go to stdout, and as results.json and results.png to --out. Named rows are run with
+every program; without --rows, some are run with s3mount alone, as another one says as much.
 """
 
 from __future__ import annotations
@@ -17,15 +19,17 @@ import shutil
 import signal
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from benchmarks import datasets
-from benchmarks.measure import Place, Run, run_limit, run_program, warm_machine
+from benchmarks.markdown import document
+from benchmarks.measure import OURS, Place, Run, run_limit, run_program, warm_machine
 from benchmarks.modelled_s3 import ModelledS3
 from benchmarks.plot import draw
 from benchmarks.programs import PROGRAMS, Program
-from benchmarks.report import Result, details, summary, write_json
+from benchmarks.report import Result, details, read_json, summary, write_json
 from benchmarks.rows import ROWS, Row
 
 
@@ -69,7 +73,17 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--rows", help="names or groups of rows, separated by commas")
     parser.add_argument("--programs", help="names of programs, separated by commas")
     parser.add_argument("--runs", type=int, default=3, help="of each row (default 3)")
+    parser.add_argument(
+        "--limit",
+        type=float,
+        default=60.0,
+        metavar="SECONDS",
+        help="what a run of another program may take; longer is shown as that (default 60)",
+    )
     parser.add_argument("--out", type=Path, default=Path("bench-results"), help="a directory")
+    parser.add_argument("--from", dest="source", type=Path, help="show these results.json again")
+    parser.add_argument("--markdown", action="store_true", help="print tables for a document")
+    parser.add_argument("--plot", type=Path, metavar="PNG", help="where the plot goes instead")
     parser.add_argument("--work", type=Path, help="where the data goes: local disk, 12 GB free")
     parser.add_argument("--list", action="store_true", help="list the rows and programs, and end")
     return parser
@@ -82,12 +96,18 @@ def _print_list() -> None:
         print(f"{program.name:16} {'program':11} {program.find() or 'not installed'}")
 
 
+def _takes_part(program: Program, row: Row, all_rows: bool) -> bool:
+    if row.disk_cache and not program.has_disk_cache:
+        return False
+    if program.name == OURS or not all_rows:
+        return True
+    return row.with_peers and (program.groups is None or row.group in program.groups)
+
+
 def _measure(place: Place, row: Row, programs: Sequence[Program], runs: int) -> Result:
     result = Result(row)
     for number in range(runs):
         for program in programs:
-            if row.disk_cache and not program.has_disk_cache:
-                continue
             before = result.programs.setdefault(program.name, [])
             # What hung or failed once is not waited for again.
             run = before[0] if before and before[0].value is None else None
@@ -104,10 +124,11 @@ def _measure(place: Place, row: Row, programs: Sequence[Program], runs: int) -> 
 def _described(run: Run, row: Row) -> str:
     if run.value is None:
         return run.problem
-    return f"{run.value:.4g} {row.unit}" + (f" WRONG: {run.wrong}" if run.wrong else "")
+    each = f", {run.requests_each:.3g} requests each" if run.items else ""
+    return f"{run.value:.4g} {row.unit}{each}" + (f" WRONG: {run.wrong}" if run.wrong else "")
 
 
-def _about(programs: Sequence[Program], runs: int) -> dict[str, object]:
+def _about(programs: Sequence[Program], options: argparse.Namespace) -> dict[str, Any]:
     return {
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "command": "scripts/bench " + " ".join(sys.argv[1:]),
@@ -115,9 +136,20 @@ def _about(programs: Sequence[Program], runs: int) -> dict[str, object]:
         "kernel": platform.release(),
         "python": platform.python_version(),
         "programs": [program.name for program in programs],
-        "runs": runs,
+        "runs": options.runs,
+        "limit": options.limit,
         "model": "25 ms to the first byte, 90 MB/s a connection, unless the row says otherwise",
     }
+
+
+def _show(options: argparse.Namespace, about: Mapping[str, Any], results: list[Result]) -> None:
+    if options.markdown:
+        print(document(about, results))
+    else:
+        print(summary(results, about["programs"]))
+        print()
+        print(details(results))
+    draw(options.plot or options.out / "results.png", about, results)
 
 
 def main() -> int:
@@ -127,6 +159,15 @@ def main() -> int:
     if options.list:
         _print_list()
         return 0
+    if options.source:
+        about, shown_again = read_json(options.source)
+        options.plot = options.plot or options.source.with_suffix(".png")
+        _show(options, about, shown_again)
+        return 0
+    return _run(parser, options)
+
+
+def _run(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
     rows = _chosen_rows(parser, options.rows)
     programs = _chosen_programs(parser, options.programs)
     if os.geteuid() != 0:
@@ -140,24 +181,22 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         with ModelledS3(tls=True, buckets=(), directory=work / "server") as server:
-            place = Place(server, work, {})
+            place = Place(server, work, {}, options.limit)
             for name in dict.fromkeys(row.dataset for row in rows):
                 _say(f"making the dataset {name}")
                 place.local[name] = datasets.fill(server, name, work / "data")
             warm_machine()
             for row in rows:
                 _say(f"{row.name}: {row.title}")
-                results.append(_measure(place, row, programs, options.runs))
-                write_json(options.out / "results.json", _about(programs, options.runs), results)
+                taking_part = [p for p in programs if _takes_part(p, row, options.rows is None)]
+                results.append(_measure(place, row, taking_part, options.runs))
+                write_json(options.out / "results.json", _about(programs, options), results)
     finally:
         shutil.rmtree(options.out / "logs", ignore_errors=True)
         shutil.copytree(work / "logs", options.out / "logs")
         shutil.rmtree(work, ignore_errors=True)
-    print(summary(results, [program.name for program in programs]))
-    print()
-    print(details(results))
-    draw(options.out / "results.png", results)
-    ours = [run for result in results for run in result.programs.get("s3mount", [])]
+    _show(options, _about(programs, options), results)
+    ours = [run for result in results for run in result.programs.get(OURS, [])]
     return 1 if any(run.value is None or run.wrong for run in ours) else 0
 
 

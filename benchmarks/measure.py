@@ -28,7 +28,8 @@ from benchmarks.rows.row import Limit, Outcome, Profile, Row, Stage
 from benchmarks.rows.shell import WorkFailedError
 
 T = TypeVar("T")
-VERIFY_TIMEOUT = 120.0
+OURS = "s3mount"
+VERIFY_TIMEOUT = 60.0
 TOOLS = ("bash", "cat", "cmp", "cp", "curl", "dd", "diff", "du", "find", "grep", "gzip", "ls")
 MORE_TOOLS = ("md5sum", "rsync", "stat", "tar", "umount", "zcat")
 
@@ -55,6 +56,18 @@ class Run:
     """Seconds of the program while the work was done."""
     dollars: float = 0.0
     details: dict[str, float] = field(default_factory=dict)
+    items: int = 0
+    """Files or reads; see `Outcome`."""
+
+    @property
+    def requests_each(self) -> float:
+        """For each file or read."""
+        return sum(self.requests.values()) / self.items
+
+    @property
+    def kib_each(self) -> float:
+        """KiB fetched for each file or read."""
+        return self.fetched / 1024 / self.items
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +79,14 @@ class Place:
     """Below it: data/ (local copies), mnt/, cache/, scratch/, logs/."""
     local: dict[str, Path]
     """The local copy of each dataset."""
+    limit: float = 60.0
+    """Seconds that a peer's run may take."""
+
+    def seconds_for(self, row: Row, program: Program) -> float:
+        """How long the program may take for the row's work."""
+        if row.bounds_itself or program.name == OURS:
+            return row.timeout
+        return min(row.timeout, self.limit)
 
 
 def _child(pipe: Connection, work: Callable[[], T]) -> None:
@@ -162,6 +183,7 @@ def _stage(place: Place, row: Row) -> Stage:
         bucket=row.dataset,
         endpoint_url=place.server.tls_endpoint_url if tls else place.server.endpoint_url,
         ca_path=place.server.ca_path if tls else None,
+        limit=place.limit,
     )
 
 
@@ -206,6 +228,7 @@ def _result(outcome: Outcome, seconds: float, counts: Counts, used: Usage, befor
         cpu=used.cpu - before,
         dollars=dollars(requests),
         details=outcome.details,
+        items=outcome.items,
     )
 
 
@@ -228,12 +251,12 @@ def _on_stage(place: Place, row: Row, program: Program) -> Iterator[tuple[Mounte
 def run_program(place: Place, row: Row, program: Program) -> Run:
     """The row's work in a mount of this program."""
     _make_cold(place, row)
-    before = 0.0
+    before, limit = 0.0, place.seconds_for(row, program)
     try:
         with _on_stage(place, row, program) as (mount, stage):
             if row.prepare is not None:
                 prepare = row.prepare
-                bounded(lambda: prepare(stage), 2 * row.timeout, mount.kill)
+                bounded(lambda: prepare(stage), limit, mount.kill)
             if row.drop_page_cache:
                 drop_caches()
                 place.server.warm(row.dataset)
@@ -243,13 +266,16 @@ def run_program(place: Place, row: Row, program: Program) -> Run:
                 before = mount.usage().cpu
             start = time.monotonic()
             try:
-                outcome = bounded(lambda: row.work(stage), row.timeout, mount.kill)
+                outcome = bounded(lambda: row.work(stage), limit, mount.kill)
             except TooSlowError as error:
                 counts = place.server.counts(settle=0)
-                run = _result(Outcome(0), row.timeout, counts, mount.usage(), before)
+                run = _result(Outcome(0), limit, counts, mount.usage(), before)
+                mount.kill()
                 return replace(run, value=None, problem=str(error))
             seconds = time.monotonic() - start
             run = _result(outcome, seconds, place.server.counts(), mount.usage(), before)
+            if outcome.details.get("hung"):
+                mount.kill()
             if row.verify is not None:
                 verify = row.verify
                 run = replace(run, wrong=bounded(lambda: verify(stage), VERIFY_TIMEOUT, mount.kill))

@@ -149,8 +149,8 @@ def mounted(program: Program, target: Target, log: Path) -> Iterator[Mounted]:
         if process.poll() is None:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 subprocess.run(
-                    ["umount", str(target.mountpoint)], check=False, timeout=10, capture_output=True
+                    ["umount", str(target.mountpoint)], check=False, timeout=5, capture_output=True
                 )
-                process.wait(timeout=10)
+                process.wait(timeout=5)
     finally:
         mount.kill()

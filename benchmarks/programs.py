@@ -49,6 +49,8 @@ class Program:
     environment: Callable[[Target], Mapping[str, str]] = lambda _: {}
     has_disk_cache: bool = True
     """Whether rows about the disk cache make sense."""
+    groups: tuple[str, ...] | None = None
+    """The groups of rows it takes part in when all are run; None: all."""
 
     def find(self) -> str | None:
         """The path of the binary, or None if it is not there."""
@@ -182,7 +184,7 @@ PROGRAMS: Mapping[str, Program] = {
         Program("s3mount", "S3MOUNT", _s3mount, "s3mount"),
         Program("s3fs", "S3FS", _s3fs, "s3fs", _s3fs_environment),
         Program("rclone", "RCLONE", _rclone_off, "rclone", has_disk_cache=False),
-        Program("rclone-full", "RCLONE", _rclone_full, "rclone"),
+        Program("rclone-full", "RCLONE", _rclone_full, "rclone", groups=("seq", "cache")),
         Program("mountpoint-s3", "MOUNT_S3", _mountpoint_s3),
         Program("goofys", "GOOFYS", _goofys, None, _go_environment, has_disk_cache=False),
         Program("geesefs", "GEESEFS", _geesefs, None, _go_environment),

@@ -7,11 +7,11 @@ import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
-from benchmarks.measure import Run
-from benchmarks.rows import Row
+from benchmarks.measure import OURS, Run
+from benchmarks.rows import ROWS, Row
 
-OURS = "s3mount"
 CALM = "fault-none"
 
 
@@ -134,6 +134,9 @@ def _detail_line(name: str, runs: Sequence[Run]) -> list[str]:
     values = [run.value for run in done if run.value is not None]
     spread = f"{shown(min(values))}-{shown(max(values))}" if values else ""
     more = [f"{key} {shown(number)}" for key, number in middle.details.items() if number]
+    if middle.items and middle.value is not None:
+        each = f"{middle.requests_each:.3g} requests, {shown(middle.kib_each)} KiB"
+        more.insert(0, f"{each} for each of {middle.items:,}")
     more += sorted({f"WRONG: {run.wrong}" for run in runs if run.wrong})
     more += sorted({run.problem for run in runs if run.problem})
     return [
@@ -163,7 +166,7 @@ def details(results: Sequence[Result]) -> str:
     return "\n\n".join(parts)
 
 
-def write_json(path: Path, about: Mapping[str, object], results: Sequence[Result]) -> None:
+def write_json(path: Path, about: Mapping[str, Any], results: Sequence[Result]) -> None:
     """Every run of every row."""
     rows = [
         {
@@ -171,12 +174,29 @@ def write_json(path: Path, about: Mapping[str, object], results: Sequence[Result
             "title": result.row.title,
             "unit": result.row.unit,
             "higher_is_better": result.row.higher_is_better,
-            "programs": {
-                name: {"median": median(runs), "runs": [asdict(run) for run in runs]}
-                for kind in (result.programs, result.limits)
-                for name, runs in kind.items()
+            **{
+                kind: {
+                    name: {"median": median(runs), "runs": [asdict(run) for run in runs]}
+                    for name, runs in measured.items()
+                }
+                for kind, measured in (("programs", result.programs), ("limits", result.limits))
             },
         }
         for result in results
     ]
     path.write_text(json.dumps({"about": about, "rows": rows}, indent=1) + "\n")
+
+
+def read_json(path: Path) -> tuple[dict[str, Any], list[Result]]:
+    """What `write_json` wrote: about the run, and the results of rows that there still are."""
+    data = json.loads(path.read_text())
+    known = {row.name: row for row in ROWS}
+    results = []
+    for entry in data["rows"]:
+        if entry["row"] in known:
+            measured = (
+                {name: [Run(**run) for run in found["runs"]] for name, found in entry[kind].items()}
+                for kind in ("programs", "limits")
+            )
+            results.append(Result(known[entry["row"]], *measured))
+    return data["about"], results

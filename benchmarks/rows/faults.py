@@ -36,6 +36,8 @@ READERS = 6
 SECONDS = 8.0
 GRACE = 30.0
 """A reader that is not back so long after the end is stuck."""
+TIMEOUT = 90.0
+"""For the work as a whole; it ends by itself before."""
 MAX_READ = 256 * 1024
 MAX_PAUSE = 0.1
 """Readers pause up to this long between operations: calm is bound by them, not by the mount."""
@@ -167,7 +169,7 @@ def _start(
 
 
 def _outcome(value: float, tally: Tally, struck: int) -> Outcome:
-    details = {
+    details: dict[str, float] = {
         "wrong": sum(tally.of(Field.WRONG)),
         "mixed": sum(tally.of(Field.MIXED)),
         "short": sum(tally.of(Field.SHORT)),
@@ -183,6 +185,14 @@ def _outcome(value: float, tally: Tally, struck: int) -> Outcome:
     return Outcome(value, {name: float(number) for name, number in details.items()}, said)
 
 
+def _seconds(stage: Stage) -> float:
+    return min(SECONDS, stage.limit / 2)
+
+
+def _grace(stage: Stage) -> float:
+    return min(GRACE, stage.limit / 2)
+
+
 def _join(readers: list[BaseProcess], until: float) -> None:
     for reader in readers:
         reader.join(max(until - time.monotonic(), 0.05))
@@ -194,13 +204,13 @@ def _struck_by(faults: tuple[Fault, ...], stage: Stage) -> Outcome:
     """Operations done right in 8 s while the faults strike."""
     tally = Tally.for_readers(READERS)
     stage.server.set_faults(*faults, seed=7)
-    end = time.monotonic() + SECONDS
+    end = time.monotonic() + _seconds(stage)
     readers = _start(_reader, stage, tally, end)
     time.sleep(max(end - time.monotonic(), 0))
     done = sum(tally.of(Field.OPS))
     struck = sum(stage.server.counts(settle=0).faults.values())
     stage.server.clear_faults()
-    _join(readers, end + GRACE)
+    _join(readers, end + _grace(stage))
     return _outcome(done, tally, struck)
 
 
@@ -209,7 +219,7 @@ def _replaced(stage: Stage) -> Outcome:
     tally = Tally.for_readers(READERS)
     source = random.Random(9)
     versions = [fault_objects(stage.local, version) for version in range(FAULT_VERSIONS)]
-    end = time.monotonic() + SECONDS
+    end = time.monotonic() + _seconds(stage)
     readers = _start(_reader, stage, tally, end)
     replaced = 0
     while time.monotonic() < end:
@@ -218,7 +228,7 @@ def _replaced(stage: Stage) -> Outcome:
         replaced += 1
         time.sleep(0.05)
     done = sum(tally.of(Field.OPS))
-    _join(readers, end + GRACE)
+    _join(readers, end + _grace(stage))
     stage.server.put_many(stage.bucket, versions[0])
     return _outcome(done, tally, replaced)
 
@@ -232,8 +242,7 @@ def _comes_back(stage: Stage) -> Outcome:
     time.sleep(max(begin + SECONDS - time.monotonic(), 0))
     back = time.monotonic()
     after = Tally.for_readers(READERS)
-    checkers = _start(_until_right, stage, after, back + 2 * GRACE)
-    _join(checkers, back + 2 * GRACE)
+    _join(_start(_until_right, stage, after, back + stage.limit), back + stage.limit)
     seconds = time.monotonic() - back
     _join(readers, time.monotonic())
     outcome = _outcome(seconds, after, 0)
@@ -244,35 +253,43 @@ def _comes_back(stage: Stage) -> Outcome:
     return Outcome(seconds, {**outcome.details, **during}, outcome.wrong)
 
 
-def _row(name: str, title: str, reach: str, *faults: Fault) -> Row:
-    return Row(f"fault-{name}", "faults", title, "ops", "faults", partial(_struck_by, faults),
-               True, timeout=SECONDS + GRACE + 20, reach=reach)  # fmt: skip
+def _row(name: str, title: str, reach: str, *faults: Fault, with_peers: bool = True) -> Row:
+    return Row(
+        f"fault-{name}",
+        *("faults", title, "ops", "faults"),
+        partial(_struck_by, faults),
+        higher_is_better=True,
+        timeout=TIMEOUT,
+        bounds_itself=True,
+        reach=reach,
+        with_peers=with_peers,
+    )
 
 
 FAULTS = (
     _row("none", "no fault (bound by the readers)", ""),
     Row("fault-replaced", "faults", "objects replaced meanwhile", "ops", "faults", _replaced,
-        True, timeout=SECONDS + GRACE + 20),
+        True, timeout=TIMEOUT, bounds_itself=True),
     _row("whole", "30 % of ranges answered 200 with the whole object", "0.3 of calm",
          Fault(FaultKind.WHOLE_OBJECT, 0.3)),
     _row("range", "30 % of ranges answered with another range", "0.3 of calm",
          Fault(FaultKind.WRONG_RANGE, 0.3)),
     _row("html", "30 % answered by a page of HTML, status 200", "0.3 of calm",
          Fault(FaultKind.HTML, 0.3)),
-    _row("etag", "10 % under another ETag", "", Fault(FaultKind.WRONG_ETAG, 0.1)),
+    _row("etag", "10 % under another ETag", "", Fault(FaultKind.WRONG_ETAG, 0.1), with_peers=False),
     _row("reset", "15 % of requests reset", "0.8 of calm", Fault(FaultKind.RESET, 0.15)),
     _row("reset-body", "15 % of bodies reset after 64 KiB", "",
-         Fault(FaultKind.RESET_BODY, 0.15)),
+         Fault(FaultKind.RESET_BODY, 0.15), with_peers=False),
     _row("early-end", "15 % of bodies end early after 64 KiB", "",
-         Fault(FaultKind.EARLY_END, 0.15)),
+         Fault(FaultKind.EARLY_END, 0.15), with_peers=False),
     _row("stall", "5 % of bodies stop after 64 KiB for ever", "0.5 of calm",
          Fault(FaultKind.STALL, 0.05)),
     _row("503", "20 % are 503", "0.4 of calm", Fault(FaultKind.SLOW_DOWN, 0.2)),
-    _row("500", "20 % are 500", "", Fault(FaultKind.INTERNAL_ERROR, 0.2)),
-    _row("drip", "5 % drip at 2 KiB/s", "", Fault(FaultKind.SLOW_DRIP, 0.05)),
+    _row("500", "20 % are 500", "", Fault(FaultKind.INTERNAL_ERROR, 0.2), with_peers=False),
+    _row("drip", "5 % drip at 2 KiB/s", "", Fault(FaultKind.SLOW_DRIP, 0.05), with_peers=False),
     _row("all", "all of these at once, 2 % each", "",
          *(Fault(kind, 0.02) for kind in FaultKind
-           if kind not in {FaultKind.FORBIDDEN, FaultKind.TRUNCATED_XML})),
+           if kind not in {FaultKind.FORBIDDEN, FaultKind.TRUNCATED_XML}), with_peers=False),
     Row("fault-hang", "faults", "after 8 s without an answer: until all is read right", "s",
-        "faults", _comes_back, timeout=SECONDS + 2 * GRACE + 20, reach="3 s"),
+        "faults", _comes_back, timeout=TIMEOUT, bounds_itself=True, reach="3 s"),
 )  # fmt: skip

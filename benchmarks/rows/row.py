@@ -37,6 +37,8 @@ class Stage:
     ca_path: Path | None = None
     usable_after: float = 0.0
     """Seconds from starting the program until the mount answered."""
+    limit: float = 60.0
+    """Seconds that the work may take."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +50,8 @@ class Outcome:
     details: dict[str, float] = field(default_factory=dict)
     wrong: str = ""
     """What was read and is not what is in the bucket; empty: all bytes are right."""
+    items: int = 0
+    """Files or reads: requests and bytes are shown for each. 0: neither says anything."""
 
 
 Work = Callable[[Stage], Outcome]
@@ -85,6 +89,10 @@ class Row:
     """Done in the same mount afterwards, untimed and uncounted: what is wrong, or empty."""
     timeout: float = 60.0
     """Seconds, for the work; longer is reported as that."""
+    bounds_itself: bool = False
+    """The work looks at the stage's limit by itself."""
+    with_peers: bool = True
+    """False: when all rows are run, the others are left out, as another row says as much."""
     most_fetched: int | None = None
     """Bytes: a program that fetched more did other work, and is not the best peer."""
     counts_mounting: bool = False

@@ -12,6 +12,8 @@ from benchmarks.rows.bare import curl_all
 from benchmarks.rows.row import Outcome, Row, Stage
 from benchmarks.rows.shell import difference, run
 
+FILES = 1000
+
 
 def _grep(stage: Stage) -> Outcome:
     """Every file holds its name, so that the lines found say which files were read right."""
@@ -21,12 +23,13 @@ def _grep(stage: Stage) -> Outcome:
         f"./{path.relative_to(stage.local)}:".encode() + path.read_bytes().splitlines()[-1]
         for path in files
     }
-    return Outcome(seconds, wrong=f"{len(odd)} lines differ" if odd else "")
+    return Outcome(seconds, wrong=f"{len(odd)} lines differ" if odd else "", items=len(files))
 
 
 def _cp(stage: Stage) -> Outcome:
     seconds, _ = run(["cp", "-r", str(stage.root / "dir"), str(stage.scratch)])
-    return Outcome(seconds, wrong=difference(stage.scratch / "dir", stage.local / "dir"))
+    wrong = difference(stage.scratch / "dir", stage.local / "dir")
+    return Outcome(seconds, wrong=wrong, items=FILES)
 
 
 def _tar(stage: Stage) -> Outcome:
@@ -34,24 +37,26 @@ def _tar(stage: Stage) -> Outcome:
     # Straight to /dev/null, tar reads no file.
     seconds, _ = run(f"tar -C {stage.root} -c dir | cat > {archive}")
     run(["tar", "-C", str(stage.scratch), "-xf", str(archive)])
-    return Outcome(seconds, wrong=difference(stage.scratch / "dir", stage.local / "dir"))
+    wrong = difference(stage.scratch / "dir", stage.local / "dir")
+    return Outcome(seconds, wrong=wrong, items=FILES)
 
 
 def _rsync(stage: Stage) -> Outcome:
     seconds, _ = run(["rsync", "-a", f"{stage.root}/dir/", f"{stage.scratch}/dir/"])
-    return Outcome(seconds, wrong=difference(stage.scratch / "dir", stage.local / "dir"))
+    wrong = difference(stage.scratch / "dir", stage.local / "dir")
+    return Outcome(seconds, wrong=wrong, items=FILES)
 
 
 def _md5sum(stage: Stage) -> Outcome:
     seconds, out = run("cd dir && md5sum *", cwd=stage.root)
     _, expected = run("cd dir && md5sum *", cwd=stage.local)
-    return Outcome(seconds, wrong="" if out == expected else "the sums differ")
+    return Outcome(seconds, wrong="" if out == expected else "the sums differ", items=FILES)
 
 
 def _zcat(stage: Stage) -> Outcome:
     seconds, out = run("zcat dir/*.gz | md5sum", cwd=stage.root)
     _, expected = run("zcat dir/*.gz | md5sum", cwd=stage.local)
-    return Outcome(seconds, wrong="" if out == expected else "the text differs")
+    return Outcome(seconds, wrong="" if out == expected else "the text differs", items=FILES)
 
 
 SAMPLE = 64
@@ -86,8 +91,8 @@ def _load(stage: Stage, processes: int, limit: int) -> Outcome:
     with multiprocessing.get_context("fork").Pool(processes) as pool:
         wrong = pool.starmap(_read_images, shares)
     seconds = time.perf_counter() - start
-    details = {"files": float(len(names)), "seconds": seconds}
-    return Outcome(size / seconds / 1e6, details, next((name for name in wrong if name), ""))
+    told = next((name for name in wrong if name), "")
+    return Outcome(size / seconds / 1e6, {"seconds": seconds}, told, len(names))
 
 
 _OF_GREP = "1.5 of grep"
@@ -99,17 +104,17 @@ SMALL_FILES = (
     Row("grep-10000", "small", "grep -r, 10,000 tiny files in 500 directories", "s", "tree10000",
         _grep, timeout=60, limits=(curl_all(64),), reach="9 s"),
     Row("cp", "tools", "cp -r of the 1,000", "s", "small", _cp, limits=(curl_all(64),),
-        timeout=90, reach=_OF_GREP),
+        timeout=90, with_peers=False, reach=_OF_GREP),
     Row("tar", "tools", "tar c of the 1,000", "s", "small", _tar, limits=(curl_all(64),),
         timeout=90, reach=_OF_GREP),
     Row("md5sum", "tools", "md5sum * of the 1,000", "s", "small", _md5sum,
-        limits=(curl_all(64),), timeout=90, reach=_OF_GREP),
+        limits=(curl_all(64),), timeout=90, with_peers=False, reach=_OF_GREP),
     Row("zcat-small", "tools", "zcat *.gz of 1,000 files", "s", "gzips", _zcat,
-        limits=(curl_all(64),), timeout=90, reach=_OF_GREP),
+        limits=(curl_all(64),), timeout=90, with_peers=False, reach=_OF_GREP),
     Row("rsync", "tools", "rsync -a of the 1,000", "s", "small", _rsync, limits=(curl_all(64),),
-        timeout=90, reach=_OF_GREP),
+        timeout=90, with_peers=False, reach=_OF_GREP),
     Row("torch-1", "torch", "1 process, 500 files of 100 KiB, shuffled", "MB/s", "images",
-        lambda stage: _load(stage, 1, 500), True, timeout=90),
+        lambda stage: _load(stage, 1, 500), True, timeout=90, with_peers=False),
     Row("torch-8", "torch", "8 processes, 5,000 files of 100 KiB, shuffled", "MB/s", "images",
         lambda stage: _load(stage, 8, 5000), True, timeout=90,
         reach="6 x one process, 1 request a file"),

@@ -77,7 +77,7 @@ def _first_byte(stage: Stage) -> Outcome:
         with (stage.local / name).open("rb") as file:
             wrong = wrong or (name if file.read(BLOCK) != head else "")
     details = {"first ms": seconds[0] * 1000, "worst ms": max(seconds) * 1000}
-    return Outcome(statistics.median(seconds) * 1000, details, wrong)
+    return Outcome(statistics.median(seconds) * 1000, details, wrong, len(DEEP))
 
 
 def _random_offsets(stage: Stage, count: int, seed: int) -> list[int]:
@@ -98,8 +98,8 @@ def _random_reads(stage: Stage) -> Outcome:
             wrong = f"4 KiB at {offset}"
     os.close(descriptor)
     os.close(local)
-    details = {"worst ms": max(seconds) * 1000, "reads": float(len(seconds))}
-    return Outcome(statistics.median(seconds) * 1000, details, wrong)
+    details = {"worst ms": max(seconds) * 1000}
+    return Outcome(statistics.median(seconds) * 1000, details, wrong, len(seconds))
 
 
 READERS, READ_SECONDS = 32, 4.0
@@ -127,7 +127,7 @@ def _random_readers(stage: Stage) -> Outcome:
     os.close(local)
     total = sum(done for done, _ in results)
     wrong = next((text for _, text in results if text), "")
-    return Outcome(total / READ_SECONDS, {"reads": float(total)}, wrong)
+    return Outcome(total / READ_SECONDS, {}, wrong, total)
 
 
 def _bare_readers(stage: Stage) -> Outcome:

@@ -7,18 +7,36 @@ from __future__ import annotations
 import os
 import signal
 import time
+from pathlib import Path
+from typing import cast
 
 import pytest
+from PIL import Image
 
 from benchmarks.datasets import fault_content, fault_size
-from benchmarks.measure import Run, TooSlowError, bounded
+from benchmarks.markdown import document
+from benchmarks.measure import Place, Run, TooSlowError, bounded
+from benchmarks.modelled_s3 import ModelledS3
+from benchmarks.plot import draw
 from benchmarks.prices import dollars
-from benchmarks.report import Result, best_peer, median, summary
+from benchmarks.programs import PROGRAMS
+from benchmarks.report import Result, best_peer, median, read_json, summary, write_json
 from benchmarks.rows import ROWS
 from benchmarks.rows.faults import Field, judge
 from benchmarks.rows.shell import WorkFailedError, run
 
 ROW = {row.name: row for row in ROWS}
+ABOUT = {
+    "date": "2026-11-21T12:00:00+00:00",
+    "command": "scripts/bench --limit 20",
+    "cpus": 2,
+    "kernel": "6.18.0",
+    "python": "3.11.7",
+    "programs": ["s3mount", "goofys", "s3fs"],
+    "runs": 1,
+    "limit": 20.0,
+    "model": "25 ms to the first byte, unless the row says otherwise",
+}
 
 
 def test_right_bytes_of_any_version_are_right() -> None:
@@ -86,3 +104,42 @@ def test_prices() -> None:
 def test_rows_have_names_of_their_own() -> None:
     assert len(ROW) == len(ROWS)
     assert not set(ROW) & {row.group for row in ROWS if row.group not in ROW}
+
+
+def test_results_are_read_again_as_they_were_written(tmp_path: Path) -> None:
+    runs = [Run(0.9, requests={"GET": 1000, "LIST": 2}, fetched=1 << 24, items=1000)]
+    peers = {"s3mount": runs, "goofys": [Run(26.4)], "s3fs": [Run(None, "> 20 s")]}
+    written = [Result(ROW["grep-1000"], peers, {"curl x64": [Run(0.5)]})]
+    write_json(tmp_path / "results.json", ABOUT, written)
+    assert read_json(tmp_path / "results.json") == (ABOUT, written)
+
+
+def test_a_document_tells_the_best_and_who_was_ended() -> None:
+    runs = [Run(0.9, requests={"GET": 1000, "LIST": 2}, items=1000, cpu=0.7, peak_rss=100 << 20)]
+    peers = {"s3mount": runs, "goofys": [Run(26.4)], "s3fs": [Run(None, "> 20 s")]}
+    text = document(ABOUT, [Result(ROW["grep-1000"], peers, {"curl x64": [Run(0.5)]})])
+    assert "| **0.9 s**, 1,002 R | 26.4 s, 0 R | > 20 s | 0.5 s (curl x64) |" in text
+    assert "| s3mount | 100 MiB | 0.70 s | $0.000000 |" in text
+
+
+def test_a_document_tells_what_readers_were_handed() -> None:
+    hung = Run(61.0, wrong="9 wrong", details={"wrong": 9.0, "hung": 2.0, "short": 0.0})
+    programs = {"s3mount": [Run(600.0, details={"wrong": 0.0})], "goofys": [hung]}
+    text = document(ABOUT, [Result(ROW["fault-html"], programs)])
+    assert "| 600 | 61, 9 wrong, 2 hung |" in text
+
+
+def test_the_plot_is_drawn(tmp_path: Path) -> None:
+    peers = {"s3mount": [Run(0.9)], "goofys": [Run(None, "hangs")], "s3fs": [Run(None, "> 20 s")]}
+    draw(tmp_path / "results.png", ABOUT, [Result(ROW["grep-1000"], peers)])
+    with Image.open(tmp_path / "results.png") as picture:
+        assert picture.format == "PNG"
+        assert picture.width > 300
+
+
+def test_a_peer_is_ended_at_the_limit_and_s3mount_at_the_rows(tmp_path: Path) -> None:
+    place = Place(cast("ModelledS3", None), tmp_path, {}, limit=10.0)
+    grep, fault = ROW["grep-1000"], ROW["fault-stall"]
+    assert place.seconds_for(grep, PROGRAMS["goofys"]) == 10.0
+    assert place.seconds_for(grep, PROGRAMS["s3mount"]) == grep.timeout
+    assert place.seconds_for(fault, PROGRAMS["goofys"]) == fault.timeout
