@@ -100,7 +100,7 @@ def test_walks_during_changes_and_invalidations_never_hang(
         for thread in threads:
             thread.join(30)
     assert not any(thread.is_alive() for thread in threads)
-    assert min(walks) >= 2
+    assert min(walks) >= 1
     left = {key: size for key, (size, _, _) in bucket.contents().items()}
 
     def shows_all() -> bool:

@@ -14,7 +14,8 @@ from tests.conftest import Bucket
 from tests.mounting import Mounted, Mounts
 from tests.servers import Server
 
-HOUR = ("--metadata-ttl", "1h", "--negative-ttl", "1h")
+# No second requests, which are sent by chance.
+HOUR = ("--metadata-ttl", "1h", "--negative-ttl", "1h", "--hedge-share", "0")
 DIRECTORIES, FILES = 3, 1000
 HANDFUL = 8  # of LISTs beside those that must be: some are sent on the chance that they help
 
