@@ -5,7 +5,7 @@ signing key, which stays the same for a day, and to build general structures. Th
 the key, and signs what the lean path sends and nothing else; tests/s3/test_signing.py
 holds it to botocore's own signature. Credentials are botocore's, and refreshed by it.
 
-Called in worker threads, by several at once: what it keeps is replaced, never changed.
+Called in several threads at once: what it keeps is replaced, never changed.
 https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv-create-signed-request.html
 """
 
@@ -47,6 +47,11 @@ class Signer:
         self._service = service
         self._now = now
         self._key = _Key("", "", b"")
+
+    def may_block(self) -> bool:
+        """Whether credentials are to be refreshed now, over the network perhaps."""
+        refresh_needed = getattr(self._credentials, "refresh_needed", None)
+        return refresh_needed is not None and bool(refresh_needed())
 
     def sign(self, method: str, path: str, query: str, headers: Headers) -> Headers:
         """`headers` and those that sign the request, which has no body.

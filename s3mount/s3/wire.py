@@ -73,12 +73,25 @@ class Connection:
         except BaseException:
             self._sock.close()
             raise
+        self._timeout = timeout
+        self._raw = scratch
         self._scratch = memoryview(scratch)
         self._begin = self._end = 0  # what is in the scratch buffer and not yet taken
 
     def close(self) -> None:
         """Close the socket, by the thread that uses it."""
         self._sock.close()
+
+    def fileno(self) -> int:
+        """The descriptor to wait for."""
+        return self._sock.fileno()
+
+    def set_blocking(self, *, blocking: bool) -> None:
+        """Have `read_...` and `send` wait, or have `poll_...` say what is there."""
+        if not blocking:
+            self._sock.settimeout(0)
+        else:
+            self._sock.settimeout(None if self._flags else self._timeout)
 
     def shut_down(self) -> None:
         """End what another thread waits for on this connection, at once."""
@@ -109,26 +122,47 @@ class Connection:
         return self._end > 0
 
     def send(self, data: bytes) -> None:
-        """Send all of it."""
+        """Send all of it: nothing of its answer has come."""
+        self._begin = self._end = 0
         self._sock.sendall(data)
 
     def read_head(self) -> Head:
         """Wait for an answer, and read its head. `ClosedEarly` when there is none."""
-        self._begin = self._end = 0
         while True:
-            received = self._receive(self._scratch[self._end :], 0)
-            if not received:
-                raise ClosedEarly("closed without an answer")
-            searched = max(0, self._end - 3)
-            self._end += received
-            end = bytes(self._scratch[searched : self._end]).find(b"\r\n\r\n")
-            if end >= 0:
-                end += searched
-                break
+            head = self._head_in(self._receive(self._scratch[self._end :], 0))
+            if head is not None:
+                return head
+
+    def poll_head(self) -> Head | None:
+        """The head of the answer; None while it is not all there."""
+        received = self._poll(self._scratch[self._end :])
+        return None if received is None else self._head_in(received)
+
+    def poll_into(self, view: memoryview) -> int | None:
+        """Fill as much of `view` as is there: 0 at the end, None when nothing is."""
+        if self._begin < self._end:
+            return self.read_into(view)
+        return self._poll(view)
+
+    def _poll(self, view: memoryview) -> int | None:
+        try:
+            return self._sock.recv_into(view)
+        except (BlockingIOError, ssl.SSLWantReadError):
+            return None
+
+    def _head_in(self, received: int) -> Head | None:
+        """The head, once it is whole; `received` bytes came to what is in the scratch buffer."""
+        if not received:
+            raise ClosedEarly("closed without an answer")
+        searched = max(0, self._end - 3)
+        self._end += received
+        end = self._raw.find(b"\r\n\r\n", searched, self._end)
+        if end < 0:
             if self._end == len(self._scratch):
                 raise NotHttp("the head of the answer is too long")
+            return None
         self._begin = end + 4
-        return _parse(bytes(self._scratch[:end]).decode("latin-1"))
+        return _parse(self._raw[:end].decode("latin-1"))
 
     def read_into(self, view: memoryview) -> int:
         """Fill as much of `view` as arrives within one time-out: 0 at the end."""

@@ -146,7 +146,7 @@ class Workers:
         self.address = address
         self.timeout = timeout
         self._token = trio.lowlevel.current_trio_token()
-        self._free = trio.Semaphore(limit)
+        self.free = trio.Semaphore(limit)  # `Lines` take from it too
         self._all: list[_Worker] = []
         self._idle: list[_Worker] = []
         self._closed = False
@@ -163,9 +163,9 @@ class Workers:
         Raises what the job raises, `OSError`s of the connection among it, and
         `Unreachable` when this was closed.
         """
-        await self._free.acquire()
+        await self.free.acquire()
         if self._closed:
-            self._free.release()
+            self.free.release()
             raise self._closed_error()
         if self._idle:
             worker = self._idle.pop()
@@ -224,7 +224,7 @@ class Workers:
     def _done(self, worker: _Worker, job: Job[Any], result: outcome.Outcome[Any]) -> None:
         worker.job = None
         self._idle.append(worker)
-        self._free.release()
+        self.free.release()
         task, job.task = job.task, None
         if task is None:
             return
