@@ -58,6 +58,9 @@ NAMES_SHARE = 0.1
 LEAST_BUFFERS = 8 * MIB
 # Bytes that may wait for the disk cache's writer.
 WRITE_QUEUE = 32 * MIB
+# Of what buffers and names share, the most that names may take: some 100,000 files by default.
+NAMES_OF_MEMORY = 0.5
+LEAST_NAMES = 4 * MIB
 
 
 def serve(
@@ -115,7 +118,7 @@ async def _serve(config: Config, ready: Callable[[], None], stopping: Callable[[
                 config.cache_dir,
                 size_limit=config.cache_size - _names_size(config),
                 # What waits for the writer keeps its buffers from readers.
-                queue_limit=min(WRITE_QUEUE, _buffer_budget(config.memory_limit) // 2),
+                queue_limit=min(WRITE_QUEUE, _buffers(config, tree) // 2),
                 metrics=metrics,
             )
             stack.push_async_callback(_shielded, block_cache.aclose)
@@ -171,7 +174,12 @@ def _filesystem(
     metrics: Metrics,
 ) -> Filesystem:
     geometry = Geometry(config.block_size, min(SECTOR_SIZE, config.block_size))
-    memory = Memory(config.block_size, _buffer_budget(config.memory_limit))
+    budget = _budget(config, tree)
+    memory = Memory(config.block_size, _buffers(config, tree))
+    tree.forgetting.limit(
+        max(LEAST_NAMES, budget * NAMES_OF_MEMORY),
+        lambda size: memory.resize(max(LEAST_BUFFERS, budget - size)),
+    )
     fetcher = Fetcher(
         bucket,
         cache=block_cache,
@@ -206,10 +214,16 @@ def _mount_options(config: Config) -> list[str]:
     return options
 
 
-def _buffer_budget(memory_limit: int) -> int:
-    """What `--memory-limit` leaves for buffers, beside what the process holds and will hold."""
+def _buffers(config: Config, tree: Tree) -> int:
+    """Bytes that buffers may take while there are no names."""
+    return max(LEAST_BUFFERS, _budget(config, tree))
+
+
+def _budget(config: Config, tree: Tree) -> int:
+    """What `--memory-limit` leaves for buffers and names, beside what the process will hold."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return max(LEAST_BUFFERS, memory_limit - GROWTH - pages * resource.getpagesize())
+    process = pages * resource.getpagesize() - tree.forgetting.size
+    return config.memory_limit - GROWTH - process
 
 
 async def _tell_when_ready(config: Config, mounted: Mounted, ready: Callable[[], None]) -> None:

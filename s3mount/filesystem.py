@@ -153,6 +153,8 @@ class Filesystem:
         # Called when names of the directory `ino` are gone, or stand for another inode now.
         self.on_lost: Callable[[int, list[str]], None] = lambda _ino, _names: None
         tree.on_lost = self._lose
+        # The kernel forgets a name that is gone, and one that is not needed, in the same way.
+        tree.forgetting.let_go = self._lose
 
     # --- names --------------------------------------------------------------------
 
@@ -202,6 +204,7 @@ class Filesystem:
         """
         directory = self._open_directory(fh)
         if cursor == 0 and directory.was_read:
+            directory.listing.close()
             directory.listing = self._tree.listing(directory.node)
         directory.was_read = True
         listing = directory.listing
@@ -242,7 +245,9 @@ class Filesystem:
 
     def releasedir(self, fh: int) -> None:
         """The directory handle was closed."""
-        self._directories.pop(fh, None)
+        directory = self._directories.pop(fh, None)
+        if directory is not None:
+            directory.listing.close()
 
     # --- files --------------------------------------------------------------------
 

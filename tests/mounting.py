@@ -227,7 +227,7 @@ class Mounts:
             timeout=90,
         )
         pids = set(processes_with(str(path))) - before
-        assert (done.returncode, done.stdout) == (0, "")
+        assert (done.returncode, done.stdout) == (0, ""), done.stderr
         assert re.fullmatch(says, done.stderr.strip(), re.DOTALL), done.stderr
         [pid] = pids
         mounted = Mounted(path, log_file, pid)

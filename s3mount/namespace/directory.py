@@ -52,11 +52,14 @@ class Lost(NamedTuple):
 class Directory:
     """The children of one key prefix, as far as they are known."""
 
-    __slots__ = ("dark_lookups", "entries", "ino", "known", "marker", "prefix", "ranges",
-                 "tokens")  # fmt: skip
+    __slots__ = ("dark_lookups", "entries", "grain", "ino", "known", "listed", "marker", "needed",
+                 "prefix", "ranges", "tokens")  # fmt: skip
 
     def __init__(self, prefix: str, grain: float = 0.0) -> None:
         self.prefix = prefix
+        self.grain = grain
+        self.needed = 0  # by inodes, its own and its entries', and by lookups under way in it
+        self.listed = 0  # how many open handles list it
         self.ino = 0  # once the directory itself was handed out
         self.entries = Entries()
         self.known = Known(grain)
@@ -167,6 +170,16 @@ class Directory:
         """Nothing is known of `name` any more; the next look asks S3."""
         self.known.forget(name, name + "\0")
         self.known.forget(shown_at(name), shown_at(name) + "\0")
+
+    def empty(self) -> Directory:
+        """Nothing is known of any name any more; what was, the directory returned knows."""
+        gone = Directory(self.prefix, self.grain)
+        gone.entries, gone.known, gone.marker = self.entries, self.known, self.marker
+        self.entries, self.known = Entries(), Known(self.grain)
+        self.tokens.clear()
+        self.ranges = None
+        self.dark_lookups = 0
+        return gone
 
     def _rows(self, lo: str, hi: str) -> tuple[int, int]:
         """The rows [i, j) whose positions lie in [lo, hi)."""

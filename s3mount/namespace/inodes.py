@@ -9,10 +9,12 @@ INVARIANTS
   so `generation` is always 0. Entries that are listed first have smaller numbers:
   tools that sort by inode (fts, `cp -r`, `tar`) then read in listing order.
 - The root is never forgotten.
+- A directory is needed by its node, and by those of its entries, for as long as they are held.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import count
 
 from s3mount.model import ObjectInfo
@@ -65,6 +67,9 @@ class Inodes:
         self._numbers = count(ROOT_INO)
         self.root = Node(self.new_ino(), None, "", directory=root)
         self._nodes: dict[int, Node] = {self.root.ino: self.root}
+        root.needed += 1
+        # Called when an inode is held no longer: of its directory, and of itself if it is one.
+        self.on_released: Callable[[Directory], None] = lambda _directory: None
 
     def new_ino(self) -> int:
         """The next inode number."""
@@ -74,15 +79,15 @@ class Inodes:
         """The node, or None when the kernel does not (or no longer) hold it."""
         return self._nodes.get(ino)
 
-    def add(self, node: Node) -> Node:
-        """Keep the node; it goes when its lookups are forgotten."""
-        self._nodes[node.ino] = node
-        return node
-
     def remember(self, node: Node) -> None:
         """The kernel was given the node once more."""
         # An entry may be made twice before the kernel takes it: the table's node counts.
-        self._nodes.setdefault(node.ino, node).nlookup += 1
+        held = self._nodes.get(node.ino)
+        if held is None:
+            self._nodes[node.ino] = held = node
+            for directory in _directories(node):
+                directory.needed += 1
+        held.nlookup += 1
 
     def forget(self, ino: int, nlookup: int) -> None:
         """The kernel gives `nlookup` of its references back."""
@@ -92,6 +97,15 @@ class Inodes:
         node.nlookup = max(0, node.nlookup - nlookup)
         if node.nlookup == 0 and node is not self.root:
             del self._nodes[ino]
+            for directory in _directories(node):
+                directory.needed -= 1
+                self.on_released(directory)
 
     def __len__(self) -> int:
         return len(self._nodes)
+
+
+def _directories(node: Node) -> list[Directory]:
+    """The directory that the node is an entry of, and the one that it is."""
+    parent = node.parent.directory if node.parent is not None else None
+    return [directory for directory in (parent, node.directory) if directory is not None]

@@ -49,10 +49,15 @@ class Listing:
         self._covering = covering  # a page on its way that may hold it all
         self._learner = learner
         self._directory = directory
+        directory.listed += 1
         self._position = START
         self._page = 0  # names that a page brought
         self.not_before = not_before
         self.names: list[str] = []
+
+    def close(self) -> None:
+        """Nobody will read on: the directory's entries are no longer needed for that."""
+        self._directory.listed -= 1
 
     @property
     def is_complete(self) -> bool:

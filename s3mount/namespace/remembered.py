@@ -50,6 +50,7 @@ class Remembered:
         self._wall = wall
         self._changed: dict[str, Directory] = {}
         self._writing: dict[str, Directory] = {}
+        self._is_failing = False
         saved = store.saved
         self._went_back = saved is not None and saved > wall()
         # Otherwise no look at the disk is worth its 10 us.
@@ -68,10 +69,16 @@ class Remembered:
         """Something was learned, or is in doubt, of the directory: write it in time."""
         self._changed[directory.prefix] = directory
 
-    def forgotten(self, directory: Directory) -> None:
-        """The directory is no longer held."""
-        if directory.prefix in self._changed:
-            # What is on disk is older, and this has not been written: nothing may be kept.
+    def emptied(self, gone: Directory) -> None:
+        """What was known of a directory that stays is here now, and no longer in memory."""
+        for waiting in (self._changed, self._writing):
+            if gone.prefix in waiting:
+                waiting[gone.prefix] = gone
+
+    def dropped(self, directory: Directory) -> None:
+        """The directory is no longer in memory."""
+        if self._is_failing and directory.prefix in self._changed:
+            # It must not stay for as long as nothing can be written: nothing is kept of it.
             self._changed[directory.prefix] = Directory(directory.prefix)
 
     async def keep(self) -> None:
@@ -92,11 +99,13 @@ class Remembered:
             return
         # What the writing that failed has left, too: changed again or not, it is written.
         self._writing, self._changed = self._changed, {}
-        if await self._write(self._writing.values()) and await self._store.shrink():
-            self._writing = {}
+        is_done = await self._write(self._writing.values()) and await self._store.shrink()
+        if is_done:
+            self._is_worth_reading = True
         else:
             self._changed = self._writing | self._changed
-            self._writing = {}
+        self._writing = {}
+        self._is_failing = not is_done
 
     async def _write(self, directories: Iterable[Directory]) -> bool:
         batch: list[Row] = []

@@ -31,6 +31,7 @@ from s3mount.namespace.ahead import DirectoriesAhead
 from s3mount.namespace.directories import Directories
 from s3mount.namespace.directory import Directory, Sighting
 from s3mount.namespace.entries import shown_at
+from s3mount.namespace.forgetting import Forgetting
 from s3mount.namespace.inodes import Inodes, Node
 from s3mount.namespace.known import START, after
 from s3mount.namespace.listing import (
@@ -120,6 +121,7 @@ class Tree:
             list_flat=self._list_flat,
         )
         self.on_lost: OnLost = lambda _ino, _names: None
+        self.forgetting = Forgetting(self._directories, self.inodes)
         self.hidden = 0  # keys seen that no path can show
 
     # --- asking -------------------------------------------------------------------
@@ -134,6 +136,7 @@ class Tree:
         key = directory.prefix + name
         if not is_showable(name) or len(key.encode("utf-8", "surrogatepass")) > KEY_MAX:
             return Found(None, self._negative_ttl)
+        self._directories.use(directory)
         asked = trio.current_time()
         for _ in range(_MAX_PAGES_A_LOOKUP):
             now = trio.current_time()
@@ -144,7 +147,11 @@ class Tree:
             )
             if sighting is not None:
                 return self._found(parent, name, sighting, now)
-            await self._light(directory, name, asked)
+            directory.needed += 1
+            try:
+                await self._light(directory, name, asked)
+            finally:
+                directory.needed -= 1
         raise BadReply(
             f"the endpoint's listings of {directory.prefix!r} never reach {name!r}",
             "use an endpoint that supports ListObjectsV2 with start-after",
@@ -182,6 +189,8 @@ class Tree:
         """A fresh walk through the entries of the directory `parent`."""
         directory = parent.directory
         assert directory is not None
+        self._directories.use(directory)
+        self.forgetting.grown()
         covering = None
         if self._metadata_ttl >= _TTL_WORTH_AHEAD:
             covering = self.ahead.covering(directory.prefix)
@@ -403,6 +412,7 @@ class Tree:
                 node.pin(info)
         if lost and directory.ino:
             self.on_lost(directory.ino, [name for name, _, _ in lost])
+        self.forgetting.grown()
 
     # --- making answers -----------------------------------------------------------
 

@@ -14,7 +14,8 @@ Who goes first, when the budget is full:
 So reading ahead does not push out what was read ahead.
 
 INVARIANTS
-- `used` <= `limit`, except that one buffer is always granted.
+- `used` <= `limit`, except that one buffer is always granted, and until what was in use
+  when the limit was lowered is let go.
 - A block that is flying (a GET writes into it), pinned (the cache writer reads it) or
   waited for is not evicted.
 
@@ -114,7 +115,19 @@ class Memory:
         else:
             del self._holders[block.slot]
             self._free[block.slot] = None
+        self._give_back_excess()
         self.notify()
+
+    def resize(self, limit: int) -> None:
+        """Use so much from now on. What is in use beyond it is given back as it is let go."""
+        self.limit = max(self.block_size, min(limit, self._slots * self.block_size))
+        while self.used > self.limit and (self._free or self._evict(urgent=False)):
+            self._give_back_excess()
+        self.notify()
+
+    def _give_back_excess(self) -> None:
+        while self._free and self.used > self.limit:
+            self._give_back(next(iter(self._free)))
 
     def notify(self) -> None:
         """Something may be evictable now: wake those who wait for space."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from s3mount.model import ObjectInfo
@@ -37,6 +37,8 @@ INFOS = st.builds(
 )
 
 
+# The first text of any letters has Hypothesis read its tables.
+@settings(suppress_health_check=[HealthCheck.too_slow])
 @given(st.dictionaries(st.text("ab-./0", min_size=1), INFOS, max_size=30))
 def test_a_file_comes_out_as_it_went_in(files: dict[str, ObjectInfo]) -> None:
     names = sorted(files, key=shown_at)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import trio
 
 from s3mount.files_ahead import FilesAhead
@@ -27,9 +29,11 @@ def filesystem_of(
     negative_ttl: float = 5.0,
     blocks: int = 6,
     files_ahead: int = 8,
+    names: float = math.inf,
 ) -> tuple[Filesystem, Tree]:
-    """All the rooms below the kernel's, with blocks of one page."""
+    """All the rooms below the kernel's, with blocks of one page; `names`: bytes for names."""
     tree = Tree(bucket, prefix, nursery, metadata_ttl=metadata_ttl, negative_ttl=negative_ttl)
+    tree.forgetting.limit(names, lambda _size: None)
     memory = Memory(BLOCK, blocks * BLOCK)
     fetcher = Fetcher(
         bucket,

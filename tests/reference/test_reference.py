@@ -6,6 +6,7 @@ entries of a directory as fit. Operations run at once; changes fall between thei
 
 from __future__ import annotations
 
+import math
 import stat
 from collections import Counter
 from dataclasses import dataclass, field
@@ -76,6 +77,7 @@ class Program:
     nursery: trio.Nursery
     metadata_ttl: float
     negative_ttl: float
+    names: float  # bytes
 
     def __post_init__(self) -> None:
         self.bucket = FakeBucket(latency=LATENCY, max_keys=3)
@@ -85,7 +87,9 @@ class Program:
             self.nursery,
             metadata_ttl=self.metadata_ttl,
             negative_ttl=self.negative_ttl,
+            names=self.names,
         )
+        self.tree.forgetting.let_go = self.let_go
         self.inodes = {1: Inode(1, "", is_directory=True, nlookup=1)}
         self.handles: dict[int, Inode] = {}
         self.written = 0
@@ -312,14 +316,42 @@ class Program:
             del self.inodes[inode.ino]
             assert self.tree.inodes.get(inode.ino) is None
 
+    def let_go(self, ino: int, names: list[str]) -> None:
+        """Forget what nobody uses; the kernel is not done with it before the call returns."""
+        self.spawn(self.let_go_later, self.inodes[ino].path, names)
+
+    async def let_go_later(self, prefix: str, names: list[str]) -> None:
+        await trio.sleep(LATENCY)
+        for inode in list(self.inodes.values()):
+            if inode.path in {prefix + name for name in names} and not inode.handles:
+                del self.inodes[inode.ino]
+                self.filesystem.forget(inode.ino, inode.nlookup)
+
+    def check_books(self) -> None:
+        """At rest, a directory is needed by what the kernel holds of it, and nothing else."""
+        needed: Counter[str] = Counter()
+        for inode in self.inodes.values():
+            head, slash, _ = inode.path.rstrip("/").rpartition("/")
+            needed[head + slash] += inode.ino != 1
+            needed[inode.path] += inode.is_directory
+        directories = self.tree._directories
+        for prefix, directory in directories.items():
+            assert (directory.needed, directory.listed) == (needed.pop(prefix, 0), 0), prefix
+        assert not +needed, "the kernel holds what is not held here"
+        assert directories.rows == sum(map(len, directories.values()))
+
 
 def pick(table: dict[int, Inode], number: int) -> Inode:
     return list(table.values())[number % len(table)]
 
 
-async def run(program: list[Operation], metadata_ttl: float, negative_ttl: float) -> None:
+async def run(
+    program: list[Operation], metadata_ttl: float, negative_ttl: float, names: float
+) -> None:
     async with trio.open_nursery() as nursery:
-        await Program(nursery, metadata_ttl, negative_ttl).run(program)
+        run = Program(nursery, metadata_ttl, negative_ttl, names)
+        await run.run(program)
+        run.check_books()
         nursery.cancel_scope.cancel()
 
 
@@ -327,8 +359,9 @@ async def run(program: list[Operation], metadata_ttl: float, negative_ttl: float
 @given(
     program=programs,
     ttls=st.sampled_from([(0.0, 0.0), (1.0, 1.0), (60.0, 5.0), (5.0, 60.0), (1e9, 1e9)]),
+    names=st.sampled_from([math.inf, 3000.0, 0.0]),
 )
 def test_every_answer_was_true_and_every_read_is_of_one_version(
-    program: list[Operation], ttls: tuple[float, float]
+    program: list[Operation], ttls: tuple[float, float], names: float
 ) -> None:
-    trio.run(run, program, *ttls, clock=MockClock(autojump_threshold=0.0))
+    trio.run(run, program, *ttls, names, clock=MockClock(autojump_threshold=0.0))
