@@ -38,7 +38,7 @@ INFOS = st.builds(
 
 
 # The first text of any letters has Hypothesis read its tables.
-@settings(suppress_health_check=[HealthCheck.too_slow])
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.dictionaries(st.text("ab-./0", min_size=1), INFOS, max_size=30))
 def test_a_file_comes_out_as_it_went_in(files: dict[str, ObjectInfo]) -> None:
     names = sorted(files, key=shown_at)
