@@ -34,6 +34,9 @@ DIRECTORY = 1100
 FLOOR = 0.75
 # Of the limit: what names grow by before the next try, when the last one was not enough.
 STEP = 1 / 16
+# Of the limit: what is free and was learned last stays, when what is in use takes all of it. Else
+# what is listed ahead of a walk would be gone before the walk comes to it.
+RESERVE = 0.25
 # Names that the kernel is asked to let go of at once: some 5 ms for the thread that serves.
 ASKED_MOST = 4000
 # A change of the size that is worth telling.
@@ -105,7 +108,7 @@ class Forgetting:
                 continue
             if self._is_free(directory):
                 free.append(directory)
-                excess -= len(directory) * ENTRY
+                excess -= _weight(directory)
             elif wanted > 0 and directory not in self._asked and self._own(directory):
                 names = self._held_files(directory)
                 wanted -= len(names)
@@ -113,6 +116,9 @@ class Forgetting:
                 if names:
                     self._asked[directory] = len(names)
                     self.let_go(directory.ino, names)
+        kept = 0.0 if excess <= 0 else self._limit * RESERVE
+        while free and (kept := kept - _weight(free[-1])) >= 0:
+            free.pop()
         for directory in free:
             self._drop(directory)
         self._try_at = self._next_try()
@@ -151,3 +157,8 @@ class Forgetting:
             self._directories.drop(directory)
         elif len(directory):
             self._directories.empty(directory)
+
+
+def _weight(directory: Directory) -> int:
+    """Bytes that come free when nobody needs the directory."""
+    return DIRECTORY + len(directory) * ENTRY
