@@ -253,6 +253,12 @@ def run_program(place: Place, row: Row, program: Program) -> Run:
     _make_cold(place, row)
     before, limit = 0.0, place.seconds_for(row, program)
     try:
+        if row.counts_mounting:
+            # Once before, so that the local disk that the program is read from is not measured.
+            with _on_stage(place, row, program):
+                pass
+            _reset(place)
+            place.server.reset_counts()
         with _on_stage(place, row, program) as (mount, stage):
             if row.prepare is not None:
                 prepare = row.prepare

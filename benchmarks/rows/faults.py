@@ -31,6 +31,7 @@ from benchmarks.datasets import (
 )
 from benchmarks.modelled_s3 import Fault, FaultKind
 from benchmarks.rows.row import Outcome, Row, Stage
+from benchmarks.rows.shell import WorkFailedError
 
 READERS = 6
 SECONDS = 8.0
@@ -245,6 +246,8 @@ def _comes_back(stage: Stage) -> Outcome:
     _join(_start(_until_right, stage, after, back + stage.limit), back + stage.limit)
     seconds = time.monotonic() - back
     _join(readers, time.monotonic())
+    if sum(after.of(Field.OPS)) < FAULT_OBJECTS:
+        raise WorkFailedError(f"> {stage.limit:.0f} s")
     outcome = _outcome(seconds, after, 0)
     during = {
         f"{field.name.lower()} in the outage": float(sum(tally.of(field)))
