@@ -14,6 +14,11 @@ INVARIANTS
   it is never written again. So it needs no temporary name and no rename: a file is
   reachable when its row is committed, and is an orphan to be swept until then.
 
+Large values go past the page cache, both ways, where the filesystem lets them (O_DIRECT):
+it saves a copy and the page cache's own work, 0.3 s of CPU per GiB read and 0.6 per GiB
+written, and leaves the memory of the machine to others. The kernel keeps what is read
+through the mount anyway.
+
 All values are files, however small: for rows of 16 KiB, SQLite with the value inside
 took 42 us to write and 42 us to delete a row, a file with its row 18 us and 7 us;
 reading costs the same 10 us. (64 rows a transaction, WAL, ext4.)
@@ -23,6 +28,8 @@ Knows no S3, no trio, and no policy of what is kept.
 
 from __future__ import annotations
 
+import ctypes
+import fcntl
 import os
 import re
 import struct
@@ -40,6 +47,9 @@ MODE_BINARY = 2
 
 # What a file occupies is a multiple of this on every common filesystem.
 DISK_BLOCK = 4096
+
+# Shorter values go through the page cache: they are read again soon, and without a thread.
+MIN_DIRECT = 512 << 10
 
 DIGEST_SIZE = 16  # bytes of the digest that stands for a key
 
@@ -85,6 +95,7 @@ class BlockDisk(Disk):  # type: ignore[misc]  # diskcache ships no types
     """Keys are `str`, values are bytes in files of their own."""
 
     _directory: str
+    is_direct = True  # until the filesystem refuses to go past the page cache
 
     def put(self, key: str) -> tuple[bytes, bool]:
         """The columns `key` and `raw` for a key. Raises TypeError unless it is a `str`."""
@@ -109,8 +120,11 @@ class BlockDisk(Disk):  # type: ignore[misc]  # diskcache ships no types
         filename = f"{name[:2]}/{name[2:]}-{os.urandom(4).hex()}"
         return filename, f"{self._directory}/{filename}"
 
-    def write(self, key: str, data: Buffer) -> StoredBlock:
-        """Write `data` to a new file. Raises OSError, and then leaves no file behind."""
+    def write(self, key: str, data: Buffer, *, hurry: bool = False) -> StoredBlock:
+        """Write `data` to a new file. Raises OSError, and then leaves no file behind.
+
+        `hurry`: into the page cache, which takes it faster than most disks.
+        """
         filename, path = self.filename(key)
         try:
             fd = _create(path)
@@ -122,6 +136,8 @@ class BlockDisk(Disk):  # type: ignore[misc]  # diskcache ships no types
         try:
             rest = memoryview(data).cast("B")
             length = len(rest)
+            if not hurry:
+                rest = self._write_directly(fd, rest)
             while rest:
                 rest = rest[os.write(fd, rest) :]
         except BaseException:
@@ -174,11 +190,11 @@ class BlockDisk(Disk):  # type: ignore[misc]  # diskcache ships no types
         """
         if len(buffer) != block.length:
             return False
-        fd = os.open(f"{self._directory}/{block.filename}", os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            received = os.preadv(fd, (buffer,), 0, 0 if wait else os.RWF_NOWAIT)
-        finally:
-            os.close(fd)
+        path = f"{self._directory}/{block.filename}"
+        if wait and self._goes_direct(buffer):
+            received = self._read_directly(path, buffer)
+        else:
+            received = _read(path, buffer, how=0 if wait else os.RWF_NOWAIT)
         return received == block.length and checksum(digest, buffer) == block.checksum
 
     def remove(self, file_path: str) -> None:
@@ -186,6 +202,51 @@ class BlockDisk(Disk):  # type: ignore[misc]  # diskcache ships no types
         # A row may have been tampered with: what it names must not lead out of the directory.
         if is_value_name(file_path):
             _ignoring_os_errors(os.unlink, f"{self._directory}/{file_path}")
+
+    # --- past the page cache --------------------------------------------------------
+
+    def _goes_direct(self, data: memoryview) -> bool:
+        """Whether `data` may go past the page cache: whole pages of memory and of the file."""
+        return (
+            self.is_direct
+            and len(data) >= MIN_DIRECT
+            and not (len(data) % DISK_BLOCK or data.readonly)
+            and not ctypes.addressof(ctypes.c_char.from_buffer(data)) % DISK_BLOCK
+        )
+
+    def _write_directly(self, fd: int, data: memoryview) -> memoryview:
+        """Write what goes past the page cache in one call; the rest. Raises OSError."""
+        if not self._goes_direct(data):
+            return data
+        try:
+            fcntl.fcntl(fd, fcntl.F_SETFL, os.O_DIRECT)
+            data = data[os.write(fd, data) :]
+        except OSError:
+            fcntl.fcntl(fd, fcntl.F_SETFL, 0)
+            data = data[os.write(fd, data) :]  # a full or broken disk refuses this, too
+            self.is_direct = False
+        if data:
+            fcntl.fcntl(fd, fcntl.F_SETFL, 0)
+        return data
+
+    def _read_directly(self, path: str, buffer: memoryview) -> int:
+        """Read a file past the page cache, or through it if that is refused. Raises OSError."""
+        try:
+            return _read(path, buffer, flags=os.O_DIRECT)
+        except FileNotFoundError:
+            raise
+        except OSError:
+            received = _read(path, buffer)  # raises what is not about the page cache
+            self.is_direct = False
+            return received
+
+
+def _read(path: str, buffer: memoryview, *, flags: int = 0, how: int = 0) -> int:
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | flags)
+    try:
+        return os.preadv(fd, (buffer,), 0, how)
+    finally:
+        os.close(fd)
 
 
 def _create(path: str) -> int:

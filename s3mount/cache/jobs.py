@@ -11,11 +11,11 @@ import fcntl
 import os
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
-from s3mount.cache.block_disk import BadRow, StoredBlock
+from s3mount.cache.block_disk import BadRow, StoredBlock, key_digest
 from s3mount.cache.directory import prepare
 from s3mount.cache.row_index import (
     IndexFailure,
@@ -26,8 +26,18 @@ from s3mount.cache.row_index import (
     sacrifice,
 )
 
+T = TypeVar("T")
+
 _ROOM_TO_OPEN = 1 << 20
 _LOCK_PATIENCE = 5.0  # seconds that the opening of another daemon is waited for
+
+
+class Want(NamedTuple):
+    """A row to read."""
+
+    key: str
+    buffer: memoryview
+    known: StoredBlock | None  # where it was when it was last written or read, if it was
 
 
 class ReadResult(NamedTuple):
@@ -97,6 +107,11 @@ class Connections:
             self.close()
             self._local.index = index
 
+    def call(self, index: RowIndex, job: Callable[[], T]) -> T:
+        """Call `job` in this thread, which uses `index`."""
+        self.use(index)
+        return job()
+
     def close(self) -> None:
         """Close this thread's connection."""
         index: RowIndex | None = getattr(self._local, "index", None)
@@ -128,26 +143,38 @@ def sole_opener(directory: Path) -> Iterator[None]:
         os.close(fd)
 
 
-def read_rows(
-    connections: Connections, index: RowIndex, wants: Sequence[tuple[str, memoryview]]
-) -> ReadResult:
+def read_rows(connections: Connections, index: RowIndex, wants: Sequence[Want]) -> ReadResult:
     """Fill each buffer with the row of its key, if there is a good one."""
     connections.use(index)
-    found: list[StoredBlock | None] = []
-    bad: list[str] = []
-    reason = ""
-    failure: BaseException | None = None
-    for key, buffer in wants:
-        block = None
-        try:
-            block = index.read_into(key, buffer)
-        except BadRow as error:
-            bad.append(key)
-            reason = str(error)
-        except IndexFailure as error:
-            failure = error
-        found.append(block)
-    return ReadResult(found, bad, reason, failure)
+    found = [_read_known(index, want) for want in wants]
+    result = ReadResult(found, [], "", None)
+    unknown = [want.key for want, block in zip(wants, found, strict=True) if block is None]
+    try:
+        places = index.places(unknown) if unknown else {}
+        for number, (key, buffer, _) in enumerate(wants):
+            place = places.get(key_digest(key))
+            if found[number] is None and place is not None:
+                try:
+                    found[number] = index.read_into(key, place, buffer)
+                except BadRow as error:
+                    # It may have been given up by another daemon since the query.
+                    if index.places([key]).get(key_digest(key)) == place:
+                        result.bad.append(key)
+                        result = result._replace(reason=str(error))
+    except IndexFailure as error:
+        result = result._replace(failure=error)
+    return result
+
+
+def _read_known(index: RowIndex, want: Want) -> StoredBlock | None:
+    """Read a row where it was last; None if it is not there any more: the database knows."""
+    key, buffer, known = want
+    try:
+        if known is not None and index.disk.read_into(key_digest(key), known, buffer):
+            return known
+    except OSError:
+        pass
+    return None
 
 
 def write_rows(
@@ -156,10 +183,12 @@ def write_rows(
     *,
     volume_limit: int,
     free_share: float,
+    hurry: bool,
 ) -> Report:
     """Write rows that are not there yet: first the files, then all rows in one transaction.
 
-    Writes nothing while the disk's free share is too small. Raises OSError, IndexFailure.
+    `hurry`: more is waiting than the disk takes in time. Nothing is written while the
+    disk's free share is too small. Raises OSError, IndexFailure.
     """
     if not index.is_in_place():
         return Report([], len(rows), excess=False, replaced=True)
@@ -169,7 +198,7 @@ def write_rows(
     try:
         for key, data in rows:
             if not index.holds(key):
-                blocks.append((key, index.disk.write(key, data)))
+                blocks.append((key, index.disk.write(key, data, hurry=hurry)))
     except BaseException:
         for _, block in blocks:
             index.disk.remove(block.filename)

@@ -5,10 +5,13 @@ Lives on the trio thread; its background work has a thread of its own.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import outcome
 import trio
 
-from s3mount.cache.jobs import Connections
+from s3mount.cache.block_disk import key_digest
+from s3mount.cache.jobs import Connections, Want
 from s3mount.cache.key_filter import KnownKeys
 from s3mount.cache.recent_rows import RecentRows
 from s3mount.cache.row_index import RowIndex
@@ -31,6 +34,10 @@ class Opened:
             added=lambda digests: soon(self.keys.add, digests),
         )
         background.submit(self._upkeep.run, _ended)
+
+    def wants(self, rows: Sequence[tuple[str, memoryview]]) -> list[Want]:
+        """What to read, with what is known of where it is."""
+        return [Want(key, buffer, self.recent.where(key_digest(key))) for key, buffer in rows]
 
     def leave(self) -> None:
         """End the background work: the database is of no more use."""

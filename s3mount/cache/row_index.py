@@ -66,6 +66,9 @@ _SETTINGS = {
 _EVICT_ROWS = 500  # per transaction: some 10 ms, which other daemons wait for
 
 
+Place = Sequence[Any]  # the columns `mode`, `filename`, `value` of a row, not looked at yet
+
+
 class Evicted(NamedTuple):
     """What an eviction gave up."""
 
@@ -111,15 +114,26 @@ class RowIndex(Cache):  # type: ignore[misc]  # diskcache ships no types
         except OSError:
             return False
 
-    def read_into(self, key: str, buffer: memoryview) -> StoredBlock | None:
-        """Fill `buffer` with the verified block of `key`; None when there is none.
+    def places(self, keys: Sequence[str]) -> dict[bytes, Place]:
+        """What the rows of these keys say of their values, by digest. One query for all.
+
+        Raises `IndexFailure`.
+        """
+        marks = ",".join("?" * len(keys))
+        found = self._sql(
+            f"SELECT key, mode, filename, value FROM Cache WHERE raw = 1 AND key IN ({marks})",
+            [key_digest(key) for key in keys],
+        )
+        return {digest: place for digest, *place in found.fetchall()}
+
+    def read_into(self, key: str, place: Place, buffer: memoryview) -> StoredBlock | None:
+        """Fill `buffer` with the verified block of `key`; None when it has another length.
 
         Raises:
-            BadRow: there is one, but it is damaged and should be discarded.
-            IndexFailure: the database does not answer.
+            BadRow: it is damaged and should be discarded.
         """
-        block: StoredBlock | None = self.get(key, read=True)
-        if block is None or block.length != len(buffer):
+        block: StoredBlock = self.disk.fetch(*place, read=True)
+        if block.length != len(buffer):
             return None
         try:
             good = self.disk.read_into(key_digest(key), block, buffer)

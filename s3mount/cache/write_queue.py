@@ -50,6 +50,11 @@ class WriteQueue:
         """Whether a row of `size` bytes may be queued now."""
         return self.waiting_bytes + size <= self._limit
 
+    @property
+    def is_behind(self) -> bool:
+        """Whether more than half of what may wait is waiting."""
+        return 2 * self.waiting_bytes > self._limit
+
     def append(self, row: PendingRow) -> None:
         """Queue a row."""
         self._rows.append(row)

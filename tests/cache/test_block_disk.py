@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import pickle
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -124,6 +126,91 @@ def test_a_failed_write_leaves_no_file(disk: BlockDisk, tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         gone.write("k", b"x")
     assert not (tmp_path / "gone").exists()
+
+
+def pages(data: bytes, offset: int = 0) -> memoryview:
+    """A copy that begins so many bytes behind the begin of a page."""
+    memory = memoryview(mmap.mmap(-1, offset + len(data)))[offset:]
+    memory[:] = data
+    return memory
+
+
+def is_in_page_cache(disk: BlockDisk, block: StoredBlock) -> bool:
+    fd = os.open(Path(disk._directory) / block.filename, os.O_RDONLY)
+    try:
+        return os.preadv(fd, (bytearray(block.length),), 0, os.RWF_NOWAIT) == block.length
+    except BlockingIOError:
+        return False
+    finally:
+        os.close(fd)
+
+
+def has_page_cache_only(directory: Path) -> bool:
+    found = subprocess.run(
+        ["stat", "-f", "-c", "%T", str(directory)], check=True, capture_output=True, text=True
+    )
+    return found.stdout.strip() in {"tmpfs", "ramfs"}
+
+
+LARGE = os.urandom(1 << 20)
+
+
+def test_large_values_go_past_the_page_cache(disk: BlockDisk, tmp_path: Path) -> None:
+    if has_page_cache_only(tmp_path):
+        pytest.skip("this filesystem is nothing but page cache")
+    block = disk.write("k", pages(LARGE))
+    buffer = pages(bytes(len(LARGE)))
+    assert disk.read_into(key_digest("k"), block, buffer)
+    assert buffer == LARGE
+    assert not is_in_page_cache(disk, block)
+    assert disk.is_direct
+    hurried = disk.write("k", pages(LARGE), hurry=True)
+    assert is_in_page_cache(disk, hurried)
+    assert disk.read_into(key_digest("k"), hurried, pages(bytes(len(LARGE))))
+
+
+@pytest.mark.parametrize("data", [pages(LARGE, 512), pages(LARGE[:-1]), memoryview(LARGE)])
+def test_what_does_not_lie_in_whole_pages_is_stored_all_the_same(
+    disk: BlockDisk, data: memoryview
+) -> None:
+    block = disk.write("k", data)
+    assert read(disk, "k", block) == bytes(data)
+    assert disk.is_direct
+
+
+def test_a_filesystem_that_knows_only_its_page_cache_is_used_through_it(tmp_path: Path) -> None:
+    subprocess.run(["mount", "-t", "ramfs", "none", str(tmp_path)], check=True)
+    try:
+        for offset in (0, 512):
+            disk, other = BlockDisk(str(tmp_path)), BlockDisk(str(tmp_path))
+            block = disk.write("k", pages(LARGE, offset))
+            assert disk.is_direct == (offset != 0)  # noticed at the first try
+            buffer = pages(bytes(len(LARGE)))
+            assert other.read_into(key_digest("k"), block, buffer)
+            assert buffer == LARGE
+            assert not other.is_direct
+    finally:
+        subprocess.run(["umount", "-l", str(tmp_path)], check=True)
+
+
+def test_a_full_disk_is_no_reason_to_go_through_the_page_cache(tmp_path: Path) -> None:
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "none", str(tmp_path)], check=True)
+    try:
+        disk = BlockDisk(str(tmp_path))
+        with pytest.raises(OSError, match="No space left"):
+            disk.write("k", pages(LARGE))
+        assert disk.is_direct
+        assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+    finally:
+        subprocess.run(["umount", "-l", str(tmp_path)], check=True)
+
+
+@pytest.mark.parametrize("length", [0, 4096, (1 << 20) - 4096, (1 << 20) - 1])
+def test_a_large_file_that_was_cut_does_not_pass(disk: BlockDisk, length: int) -> None:
+    block = disk.write("k", pages(LARGE))
+    os.truncate(Path(disk._directory) / block.filename, length)
+    assert not disk.read_into(key_digest("k"), block, pages(bytes(len(LARGE))))
+    assert disk.is_direct
 
 
 @given(key=st.text(st.characters(codec=None)))
