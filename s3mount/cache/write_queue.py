@@ -19,6 +19,8 @@ from typing import NamedTuple
 
 # Rows of whole sectors come from large files, whose next blocks want the memory.
 SMALL = 128 * 1024
+# Rows that are gathered at most: of the tiniest, each holds more memory than its bytes.
+GATHER_ROWS = 2048
 
 
 class PendingRow(NamedTuple):
@@ -60,7 +62,8 @@ class WriteQueue:
         self._rows.append(row)
         self.waiting_bytes += len(row.data)
         self.largest = max(self.largest, len(row.data))
-        if len(row.data) >= SMALL or self.waiting_bytes > self._gather:
+        is_enough = self.waiting_bytes > self._gather or len(self._rows) > GATHER_ROWS
+        if is_enough or len(row.data) >= SMALL:
             self.is_due = True
 
     def take_batch(self) -> list[PendingRow]:

@@ -235,7 +235,7 @@ class Fetcher:
 
     def _affordable(self, content: Content, pieces: list[Piece], longest: int) -> int:
         """How many of the pieces there is memory for, in whole runs."""
-        room = self._memory.room
+        room = self._memory.room(len(pieces))
         for count, (index, _) in enumerate(pieces):
             room -= index not in content.blocks
             if room < 0:

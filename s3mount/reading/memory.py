@@ -25,6 +25,7 @@ Touched on the trio thread alone; waits, but does no I/O.
 from __future__ import annotations
 
 import mmap
+from itertools import islice
 
 import trio
 
@@ -88,11 +89,16 @@ class Memory:
         start = slot * self.block_size + first
         return self._arena[start : start + length]
 
-    @property
-    def room(self) -> int:
-        """Blocks that could be given buffers now without taking what was fetched ahead."""
-        unused = (self.limit - self.used) // self.block_size
-        return unused + len(self._free) + sum(block.is_idle for block in self._spent)
+    def room(self, wanted: int) -> int:
+        """Blocks, of `wanted`, that could be given buffers now without taking what is fresh.
+
+        Thousands of small files may be spent: they are not counted but as far as it matters.
+        """
+        unused = (self.limit - self.used) // self.block_size + len(self._free)
+        if unused >= wanted:
+            return wanted
+        idle = islice((block for block in self._spent if block.is_idle), wanted - unused)
+        return unused + sum(1 for _ in idle)
 
     async def wait_for_space(self) -> None:
         """Until some block landed, was spent or let go: `give` may succeed then."""

@@ -7,7 +7,7 @@ from functools import partial
 from hypothesis import given
 from hypothesis import strategies as st
 
-from s3mount.cache.write_queue import SMALL, PendingRow, WriteQueue
+from s3mount.cache.write_queue import GATHER_ROWS, SMALL, PendingRow, WriteQueue
 
 LIMIT, GATHER, BATCH_BYTES, BATCH_ROWS = 100, 50, 30, 4
 
@@ -77,4 +77,13 @@ def test_a_large_row_takes_the_small_ones_along() -> None:
     queue = new_queue(limit=2 * SMALL, gather=2 * SMALL)
     queue.append(row(1))
     queue.append(row(SMALL))
+    assert due(queue)
+
+
+def test_no_more_than_so_many_rows_are_gathered() -> None:
+    queue = new_queue()
+    for _ in range(GATHER_ROWS):
+        queue.append(row(0))
+    assert not due(queue)
+    queue.append(row(0))
     assert due(queue)
