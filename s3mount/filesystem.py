@@ -16,7 +16,7 @@ from __future__ import annotations
 import stat
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
-from itertools import count
+from itertools import chain, count
 from typing import NamedTuple
 
 import trio
@@ -202,19 +202,27 @@ class Filesystem:
         The cursor is 0 at the start; from there, a handle that was read begins anew. Of
         each entry that the kernel takes, `taken` must be called. Raises any `RequestError`.
         """
+        while (entries := self.known_entries(fh, cursor)) is None:
+            await self._open_directory(fh).listing.extend()
+        return entries
+
+    def known_entries(self, fh: int, cursor: int) -> Iterator[Entry] | None:
+        """The same without waiting; None when there is something to wait for."""
         directory = self._open_directory(fh)
         if cursor == 0 and directory.was_read:
             directory.listing.close()
             directory.listing = self._tree.listing(directory.node)
-        directory.was_read = True
         listing = directory.listing
-        # Cursors 0 and 1 are "." and "..": the names start at 2.
-        while cursor >= 2 and not listing.is_complete:
-            rest = self._entries(directory.node, listing, cursor)
-            if next(rest, None) is not None:
-                break
-            await listing.extend()
-        return self._entries(directory.node, listing, cursor)
+        while True:
+            entries = self._entries(directory.node, listing, cursor)
+            # Cursors 0 and 1 are "." and "..": the names start at 2, and come with those.
+            first = next(entries, None) if cursor >= 2 or listing.names else None
+            if first is not None or listing.is_complete:
+                directory.was_read = True
+                return entries if first is None else chain((first,), entries)
+            if not listing.take():
+                directory.was_read = False
+                return None
 
     def _entries(self, node: Node, listing: Listing, cursor: int) -> Iterator[Entry]:
         if cursor == 0:

@@ -174,8 +174,10 @@ class Operations(pyfuse3.Operations):
 
     @_answers
     async def readdir(self, fh: FileHandleT, start_id: int, token: ReaddirToken) -> None:
-        with self._in_time():
-            entries = await self._filesystem.entries(fh, start_id)
+        entries = self._filesystem.known_entries(fh, start_id)
+        if entries is None:
+            with self._in_time():
+                entries = await self._filesystem.entries(fh, start_id)
         answer, kind = EntryAttributes(), (-1, -1.0)
         for entry in entries:
             attr = entry.attr

@@ -64,36 +64,42 @@ class Listing:
         """Whether `names` holds every entry."""
         return self._position == END
 
-    async def extend(self) -> None:
-        """Wait for more names; returns with more of them, or complete.
-
-        Raises any `RequestError`.
-        """
-        if self._covering is not None:
-            with trio.move_on_after(_COVERING_WAIT):
-                await self._covering.wait()
-            self._covering = None
+    def take(self) -> bool:
+        """Take over what is known by now; whether that is more names, or the end."""
         while not self.is_complete:
-            known = self._directory.known
-            reached = known.reach(self._position, self.not_before)
+            reached = self._directory.known.reach(self._position, self.not_before)
             if reached == self._position:
-                # Not a look at `known`: what was learned may be in doubt again already.
-                told = await self._learner.learn(
-                    self._directory, self._position, not_before=self.not_before
-                )
-                if told.hi <= self._position:
-                    raise BadReply(
-                        f"a listing of {self._directory.prefix!r} makes no headway",
-                        "use an endpoint that supports ListObjectsV2",
-                    )
-                self._page = max(self._page, len(told.files) + len(told.directories))
-                continue
+                return False
             more = self._directory.shown(self._position, reached)
             self._position = reached
             self.names.extend(more)
             self._look_ahead()
             if more:
-                return
+                break
+        return True
+
+    async def extend(self) -> None:
+        """Wait for more names; returns with more of them, or complete.
+
+        Raises any `RequestError`.
+        """
+        if self.take():
+            return
+        if self._covering is not None:
+            with trio.move_on_after(_COVERING_WAIT):
+                await self._covering.wait()
+            self._covering = None
+        while not self.take():
+            # Not a look at `known`: what was learned may be in doubt again already.
+            told = await self._learner.learn(
+                self._directory, self._position, not_before=self.not_before
+            )
+            if told.hi <= self._position:
+                raise BadReply(
+                    f"a listing of {self._directory.prefix!r} makes no headway",
+                    "use an endpoint that supports ListObjectsV2",
+                )
+            self._page = max(self._page, len(told.files) + len(told.directories))
 
     def _look_ahead(self) -> None:
         directory = self._directory
