@@ -177,8 +177,8 @@ def tree_of(bucket: FakeBucket, nursery: trio.Nursery) -> Tree:
     return Tree(bucket, "", nursery, metadata_ttl=60.0, negative_ttl=5.0)
 
 
-def bucket_of(keys: list[str], latency: float = 1 / 64) -> FakeBucket:
-    bucket = FakeBucket(latency=latency, max_keys=PAGE)
+def bucket_of(keys: list[str], latency: float = 1 / 64, page: int = PAGE) -> FakeBucket:
+    bucket = FakeBucket(latency=latency, max_keys=page)
     bucket.put_all(dict.fromkeys(keys, b""))
     # No two answers at one moment: trio would take them in any order, and counts would vary.
     bucket.rule = lambda request: Fault(
@@ -224,6 +224,24 @@ async def test_the_first_names_are_there_after_one_round_trip(
     await listing.extend()
     assert listing.names == NUMBERS[: PAGE - 1]
     assert trio.current_time() - began < 1.1 * bucket.latency
+
+
+async def test_a_thousand_pages_are_listed_once(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    """What a directory of 1,000,000 files is, in pages of 10."""
+    keys = [f"file{number:07}.dat" for number in range(10_000)]
+    bucket = bucket_of(keys, page=10)
+    tree = tree_of(bucket, nursery)
+    listing = tree.listing(tree.inodes.root)
+    await listing.extend()
+    assert bucket.count("list") == 1
+    assert len(listing.names) == 9  # the last one may be a directory as well
+    assert await read(listing) == keys
+    assert bucket.count("list") == 1027
+    assert trio.current_time() < 1027 * bucket.latency / 3
+    await read(tree.listing(tree.inodes.root))
+    assert bucket.count("list") == 1027
 
 
 async def test_who_reads_one_page_has_one_more_listed(
