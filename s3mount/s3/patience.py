@@ -27,8 +27,8 @@ ALLOWANCE = 5.0
 # Unused shares are worth no more: a long calm must not pay for a storm.
 MOST_SAVED = 20.0
 
-# A request that is silent for so long is given up for lost, whatever the share says, and sent
-# again; the first one may still answer, up to --read-timeout.
+# A request that is silent for so long may be given up for lost, whatever the share says, and
+# sent again; the first one may still answer, up to --read-timeout.
 LOST_FIRST = 1.0
 LOST_NEXT = 2.0
 LOST_FACTOR = 4.0

@@ -193,6 +193,34 @@ async def test_an_endpoint_that_was_dead_is_noticed_when_it_is_back(
     assert counts(bucket.metrics)[:2] == (0, 5)  # after 1, 3, 5, 7 and 9 seconds
 
 
+async def test_while_nothing_is_answered_one_request_alone_is_sent_again(
+    bucket: FakeBucket, autojump_clock: MockClock
+) -> None:
+    died = trio.current_time()
+    bucket.rule = lambda _: Fault(stall=True) if trio.current_time() < died + 8.0 else None
+    reads = [Read(bucket) for _ in range(90)]
+    async with hedging(bucket, share=0.0) as hedged:
+        async with trio.open_nursery() as readers:
+            for read in reads:
+                readers.start_soon(read.by, hedged)
+        # The one that is answered tells that the others may be asked for again.
+        assert trio.current_time() - died <= 8.0 + LOST_NEXT + 2 * LATENCY + 2 * TICK
+    for read in reads:
+        read.check()
+    # one each after 1, 3, 5, 7 and 9 seconds, and then the other 89
+    assert counts(bucket.metrics) == (0, 5 + 89, 90)
+
+
+async def test_an_endpoint_that_takes_long_for_everything_is_not_asked_for_all_twice(
+    bucket: FakeBucket, autojump_clock: MockClock
+) -> None:
+    bucket.latency = 5.0
+    async with hedging(bucket, share=0.0) as hedged, trio.open_nursery() as readers:
+        for _ in range(20):
+            readers.start_soon(hedged.list_page, "")
+    assert bucket.count("list") == 20 + 2  # after 1 and 3 seconds
+
+
 async def test_a_slow_endpoint_is_left_to_answer(
     bucket: FakeBucket, autojump_clock: MockClock
 ) -> None:
