@@ -66,7 +66,8 @@ class Directories(Mapping[str, Directory]):
     def apply(self, directory: Directory, chapter: Chapter, time: float) -> list[Lost]:
         """The directory is as a page tells, as of `time`. See `Directory.apply`."""
         # It may have been dropped while the page was on its way.
-        held = self._held.setdefault(directory.prefix, directory)
+        held = self._held.pop(directory.prefix, directory)
+        self._held[directory.prefix] = held  # as one used last: a walk will come for it
         before = len(directory)
         lost = directory.apply(chapter, time)
         if held is directory:

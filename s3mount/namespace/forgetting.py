@@ -109,7 +109,11 @@ class Forgetting:
             if self._is_free(directory):
                 free.append(directory)
                 excess -= _weight(directory)
-            elif wanted > 0 and directory not in self._asked and self._own(directory):
+            elif directory in self._asked:
+                excess -= self._asked[directory] * (NODE + ENTRY)
+            elif wanted <= 0:
+                break  # what comes next was used later, or is listed ahead of a walk
+            elif self._own(directory):
                 names = self._held_files(directory)
                 wanted -= len(names)
                 excess -= len(names) * (NODE + ENTRY)
