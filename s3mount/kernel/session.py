@@ -35,9 +35,12 @@ def _is_news(record: logging.LogRecord) -> bool:
     """Whether a line of pyfuse3's is worth a log.
 
     A reader that was killed has taken its request back: the kernel answers the reply with
-    ENOENT, and pyfuse3 logs that as an error.
+    ENOENT, and pyfuse3 logs that as an error. So it does when the kernel is told to forget a
+    name and is gone, or does not know it any more: a traceback for each name.
     """
     message = record.getMessage()
+    if "Failed to submit invalidate_entry" in message:
+        return False
     return "fuse_reply_* failed" not in message or os.strerror(errno.ENOENT) not in message
 
 

@@ -6,12 +6,10 @@ wins, and the other is cancelled: so a body that stalls, drips, or whose request
 a black hole costs some tens of milliseconds and not a time-out. These are hedges, and
 their share of all requests is bounded.
 
-A request of any kind that stays silent for a second, while others are answered, is taken
-for lost, and sent again every two seconds, whatever the share. While none is answered, one
-of them alone is sent again every two seconds: an endpoint that was dead is noticed within
-that time when it is back, and one that is slow because it is overloaded is not asked for
-everything twice. The first request stays, up to its own time-out, for the endpoint may just
-be slow; of the later ones, the latest.
+A request of any kind that stays silent for a second while others are answered is taken for
+lost and sent again, whatever the share; while none is answered, one of all is, every two
+seconds. The first request stays, up to its own time-out, for the endpoint may just be slow;
+of the later ones, the latest.
 
 INVARIANTS
 - `on_filled` is called once per buffer, in order; what was delivered is not written again.
@@ -26,7 +24,6 @@ Runs on the trio thread alone. Times in seconds. Knows nothing of retries.
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Awaitable, Callable, Hashable, Sequence
 from typing import Generic, TypeVar
 
@@ -37,7 +34,7 @@ from s3mount.metrics import Metrics
 from s3mount.model import ListPage, ObjectInfo, RangeReply
 from s3mount.s3.bucket import Bucket, OnFilled
 from s3mount.s3.errors import BodyInterrupted
-from s3mount.s3.patience import LOST_NEXT, Patience
+from s3mount.s3.patience import Patience
 
 log = logging.getLogger(__name__)
 
@@ -156,9 +153,11 @@ class _Race(Generic[T]):
         finally:
             self._changed.set()
 
-    def hear(self) -> None:
-        """A request delivered something."""
-        self.heard = self.hedging.heard = trio.current_time()
+    def hear(self) -> float:
+        """Note that a request delivered something: the seconds since the last time."""
+        before = self.heard
+        self.heard = self.hedging.patience.heard = trio.current_time()
+        return self.heard - before
 
     def win(self, attempt: _Attempt[T]) -> None:
         """This later request delivered first: cancel the others."""
@@ -179,17 +178,15 @@ class _Race(Generic[T]):
         if not self.may_ask:
             return
         silent = now - max(self.heard, self.sent)
-        alive = self._alive
+        is_lost = silent >= patience.lost_after(self.kind, self.lost)
         if (
             self.may_hedge
-            and alive + (not self._is_first_over) == 1
+            and self._alive + (not self._is_first_over) == 1
             and silent >= patience.late_after(self.kind)
             and patience.take()
         ):
             self.hedging.metrics.count("requests.hedged")
-        elif silent >= patience.lost_after(self.kind, self.lost) and self.hedging.may_repeat(
-            self.sent, now
-        ):
+        elif is_lost and patience.repeat(self.sent, now):
             self.lost += 1
             self.hedging.metrics.count("requests.repeated")
             # The first stays, or else the one that took its place.
@@ -220,10 +217,8 @@ class _Call(_Race[T]):
         self._call = call
 
     async def first(self) -> T:
-        began = self.heard
         result = await self._call()
-        self.hear()
-        self.hedging.patience.observe(self.kind, self.heard - began)
+        self.hedging.patience.observe(self.kind, self.hear())
         return result
 
     async def again(self, attempt: _Attempt[T]) -> T:
@@ -276,9 +271,7 @@ class _Body(_Race[RangeReply]):
 
     def _filled(self, index: int) -> None:
         """The first request delivered a buffer."""
-        before = self.heard
-        self.hear()
-        self.hedging.patience.observe(self.kind, self.heard - before)
+        self.hedging.patience.observe(self.kind, self.hear())
         for attempt in self.later:
             attempt.scope.cancel()
         self._tell(index)
@@ -366,20 +359,11 @@ class Hedging:
         self.metrics = metrics
         self.nursery = nursery
         self.patience = Patience(share)
-        self.heard = self._probed = -math.inf  # the last sign of life of any; the last probe
         self._races: dict[_Race[ObjectInfo] | _Race[ListPage] | _Race[RangeReply], None] = {}
         self._is_watching = False
 
     def __repr__(self) -> str:
         return f"<Hedging {self.bucket!r}>"
-
-    def may_repeat(self, sent: float, now: float) -> bool:
-        """Whether what was sent then, and seems lost, may be sent again; if so, it is."""
-        if self.heard <= sent:
-            if now - self._probed < LOST_NEXT:
-                return False
-            self._probed = now
-        return True
 
     async def head(self, key: str) -> ObjectInfo:
         """See `Bucket.head`."""

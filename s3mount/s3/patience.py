@@ -13,6 +13,7 @@ Pure: times in seconds come in.
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Hashable
 
@@ -61,6 +62,8 @@ class Patience:
         self._share = share
         self._saved = ALLOWANCE if share else 0.0
         self._recent: dict[Hashable, _Recent] = {}
+        self.heard = -math.inf  # when any request last delivered something
+        self._probed = -math.inf
 
     def observe(self, kind: Hashable, seconds: float) -> None:
         """An answer came that soon after its own request was sent."""
@@ -78,6 +81,18 @@ class Patience:
         if self._saved < 1.0:
             return False
         self._saved -= 1.0
+        return True
+
+    def repeat(self, sent: float, now: float) -> bool:
+        """Whether what was sent then, and seems lost, may be sent again; if so, it is.
+
+        While nothing is answered, one of all requests at a time: a service that is slow because
+        it is overloaded must not be asked for everything twice.
+        """
+        if self.heard <= sent:
+            if now - self._probed < LOST_NEXT:
+                return False
+            self._probed = now
         return True
 
     def late_after(self, kind: Hashable) -> float:

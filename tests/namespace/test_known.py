@@ -59,6 +59,21 @@ def test_intervals_stay_sorted_disjoint_and_not_empty(acts: list[Act]) -> None:
         assert hi < lo or time != next_time, "equal neighbours are one interval"
 
 
+@given(acts=acts, position=positions)
+def test_the_interval_around_a_position_is_the_one_that_holds_it(
+    acts: list[Act], position: str
+) -> None:
+    known, _ = replay(acts)
+    lo, hi, time = known.around(position)
+    learned = known.since(position)
+    if learned is None:
+        assert (lo, hi) == (position, position)
+    else:
+        assert (lo, hi, time) in known.intervals()
+        assert lo <= position < hi
+        assert time == learned
+
+
 @given(acts=acts, position=positions, not_before=times)
 def test_reach_ends_at_the_first_point_that_is_dark_or_old(
     acts: list[Act], position: str, not_before: float

@@ -100,3 +100,14 @@ def test_lost_is_a_second_then_two_unless_answers_take_long() -> None:
     for _ in range(20):
         patience.observe("get", 3.0)
     assert patience.lost_after("get", 5) == pytest.approx(3.0 * LOST_FACTOR)
+
+
+def test_one_at_a_time_is_sent_again_while_nothing_is_answered() -> None:
+    patience = Patience(0.0)
+    assert patience.repeat(0.0, 1.0)
+    assert not patience.repeat(0.0, 1.0 + LOST_NEXT - 0.01)
+    assert patience.repeat(0.0, 1.0 + LOST_NEXT)
+    patience.heard = 3.5
+    assert patience.repeat(0.0, 3.6)
+    assert patience.repeat(0.1, 3.6)
+    assert not patience.repeat(3.5, 4.6)
