@@ -126,18 +126,15 @@ async def _serve(config: Config, ready: Callable[[], None], stopping: Callable[[
             config, bucket, block_cache, tree, nursery=nursery, metrics=metrics
         )
         session = Session(config.mountpoint)
-        mounted = session.open(
-            Operations(filesystem, Crawlers(config.keep_out), config.deadline),
-            source=config.source,
-            options=_mount_options(config),
-        )
+        operations = Operations(filesystem, Crawlers(config.keep_out), config.deadline)
+        mounted = session.open(operations, source=config.source, options=_mount_options(config))
         stack.callback(session.close)
         stack.callback(stopping)
         nursery.start_soon(_end_on_signal, session, stopping, config.foreground)
         nursery.start_soon(_tell_when_ready, config, mounted, ready)
         if remembered is not None:
             nursery.start_soon(remembered.keep)
-        await session.serve()
+        await session.serve(operations)
         log.info("unmounted %s; %s", config.mountpoint, metrics.snapshot())
 
 

@@ -40,6 +40,7 @@ from s3mount.errors import DeadlineExceeded, FileError, NotFound, S3MountError, 
 from s3mount.filesystem import BLKSIZE, Attr, Filesystem
 from s3mount.kernel.crawlers import Crawlers
 from s3mount.kernel.errnos import EACCES, EIO, ENOSYS, EROFS, ESTALE, errno_of
+from s3mount.kernel.letting_go import LettingGo
 from s3mount.kernel.turns import WhileWaiting
 
 log = logging.getLogger(__name__)
@@ -137,7 +138,8 @@ class Operations(pyfuse3.Operations):
         self._deadline = deadline + GRACE
         self._crawlers = crawlers
         filesystem.on_changed = self._invalidate_attributes
-        filesystem.on_lost = _invalidate_entries
+        self.letting_go = LettingGo()
+        filesystem.on_lost = self.letting_go.ask
 
     # --- names --------------------------------------------------------------------
 
@@ -174,6 +176,8 @@ class Operations(pyfuse3.Operations):
 
     @_answers
     async def readdir(self, fh: FileHandleT, start_id: int, token: ReaddirToken) -> None:
+        if start_id == 0:
+            await self.letting_go.catch_up()
         entries = self._filesystem.known_entries(fh, start_id)
         if entries is None:
             with self._in_time():
@@ -315,12 +319,6 @@ class Operations(pyfuse3.Operations):
         ctx: RequestContext,
     ) -> tuple[FileInfo, EntryAttributes]:
         raise FUSEError(EROFS)
-
-
-def _invalidate_entries(ino: int, names: list[str]) -> None:
-    """Have the kernel forget the names. pyfuse3 does it later, in a thread of its own."""
-    for name in names:
-        pyfuse3.invalidate_entry_async(InodeT(ino), FileNameT(name.encode()), ignore_enoent=True)
 
 
 def _invalidate_attributes(ino: int) -> None:

@@ -35,12 +35,9 @@ def _is_news(record: logging.LogRecord) -> bool:
     """Whether a line of pyfuse3's is worth a log.
 
     A reader that was killed has taken its request back: the kernel answers the reply with
-    ENOENT, and pyfuse3 logs that as an error. So it does when the kernel is told to forget a
-    name and is gone, or does not know it any more: a traceback for each name.
+    ENOENT, and pyfuse3 logs that as an error.
     """
     message = record.getMessage()
-    if "Failed to submit invalidate_entry" in message:
-        return False
     return "fuse_reply_* failed" not in message or os.strerror(errno.ENOENT) not in message
 
 
@@ -74,10 +71,11 @@ class Session:
             )
         return mounted
 
-    async def serve(self) -> None:
-        """Answer the kernel, until it is unmounted or `end` is called."""
+    async def serve(self, operations: Operations) -> None:
+        """Answer the kernel by `operations`, until it is unmounted or `end` is called."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._watch)
+            nursery.start_soon(operations.letting_go.run)
             with self._scope:
                 await turns.main()
             nursery.cancel_scope.cancel()
