@@ -137,7 +137,8 @@ class Window:
         stream.seen += stop - offset
         window = min(limits.window // len(self._streams), stream.seen * GROWTH)
         stream.window = max(window, 0)
-        run = min(limits.run, stream.window // RUNS_PER_WINDOW)
+        # To the nearest block: a window of almost 16 blocks is worth runs of two.
+        run = min(limits.run, stream.window // RUNS_PER_WINDOW + self._block_size // 2)
         run = max(run - run % self._block_size, self._block_size)
         if stream.step == 0:
             ahead = self._forward(stream, file_size, run)
