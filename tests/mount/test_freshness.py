@@ -39,7 +39,7 @@ def test_a_directory_in_use_is_listed_anew_before_it_expires(
 
     until(look, "the change is seen")
     assert "3" not in names
-    assert longest < 0.28
+    assert longest < 0.15
     assert (directory / "7").read_bytes() == b"another"
 
 
@@ -61,7 +61,7 @@ def test_a_name_that_is_used_again_and_again_is_not_waited_for(
         started = time.monotonic()
         path.stat()
         longest = max(longest, time.monotonic() - started)
-    assert longest < 0.28
+    assert longest < 0.15
     assert 2 <= server.counts().total() <= 10
 
 
@@ -100,7 +100,7 @@ def test_walks_during_changes_and_invalidations_never_hang(
         for thread in threads:
             thread.join(30)
     assert not any(thread.is_alive() for thread in threads)
-    assert min(walks) >= 1
+    assert min(walks) >= 2
     left = {key: size for key, (size, _, _) in bucket.contents().items()}
 
     def shows_all() -> bool:

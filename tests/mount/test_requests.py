@@ -17,7 +17,7 @@ from tests.servers import Server
 # No second requests, which are sent by chance.
 HOUR = ("--metadata-ttl", "1h", "--negative-ttl", "1h", "--hedge-share", "0")
 DIRECTORIES, FILES = 3, 1000
-HANDFUL = 8  # of LISTs beside those that must be: some are sent on the chance that they help
+HANDFUL = 5  # of LISTs beside those that must be: some are sent on the chance that they help
 
 
 def run(*command: str | Path, cwd: Path | None = None, status: int = 0) -> str:
