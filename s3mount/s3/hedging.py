@@ -24,6 +24,7 @@ Runs on the trio thread alone. Times in seconds. Knows nothing of retries.
 from __future__ import annotations
 
 import logging
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Hashable, Sequence
 from typing import Generic, TypeVar
 
@@ -70,7 +71,7 @@ class _Attempt(Generic[T]):
         return self.scope.cancel_called and not self.results and self.error is None
 
 
-class _Race(Generic[T]):
+class _Race(ABC, Generic[T]):
     """One call: its first request, and the later ones."""
 
     def __init__(self, hedging: Hedging) -> None:
@@ -87,28 +88,28 @@ class _Race(Generic[T]):
     may_hedge = True
     may_ask = True  # whether a later request may be sent at all
 
+    @abstractmethod
     async def first(self) -> T:
         """The first request."""
-        raise NotImplementedError
 
+    @abstractmethod
     async def again(self, attempt: _Attempt[T]) -> T:
         """A later one."""
-        raise NotImplementedError
 
+    @abstractmethod
     def new_attempt(self) -> _Attempt[T]:
         """What to ask for now."""
-        raise NotImplementedError
 
+    @abstractmethod
     def take(self) -> T | None:
         """Make use of what later requests brought; the result, when it is whole.
 
         Raises `Interrupted` when they brought what they could, and that is not all.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def failure(self, error: RequestError) -> RequestError:
         """What to raise when the last request ended in `error`."""
-        raise NotImplementedError
 
     async def run(self) -> T:
         """The result of whichever request is first. Raises when none is left that may bring it."""
@@ -325,8 +326,7 @@ class _Body(_Race[RangeReply]):
                 self._tell(self._told)
             if attempt.results and attempt.base <= self._told <= whole:
                 reply = attempt.results[0]
-                before = sum(len(buffer) for buffer in self._into[: attempt.base])
-                received = before + reply.received
+                received = reply.received + sum(len(into) for into in self._into[: attempt.base])
                 rest = received - sum(len(buffer) for buffer in self._into[: self._told])
                 into = self._into[self._told]
                 into[:rest] = attempt.buffers[self._told - attempt.base][:rest]

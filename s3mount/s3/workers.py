@@ -22,6 +22,7 @@ import contextlib
 import queue
 import ssl
 import threading
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
@@ -39,7 +40,7 @@ class Abandoned(Exception):
     """Raised in the worker's thread when the caller has gone away."""
 
 
-class Job(Generic[T]):
+class Job(ABC, Generic[T]):
     """A request and what is made of its answer; subclassed by kind of request.
 
     The three methods run in a worker's thread.
@@ -55,13 +56,13 @@ class Job(Generic[T]):
         self.raise_cancel: Callable[[], None] | None = None
         self.raised: Exception | None = None
 
+    @abstractmethod
     def request(self) -> bytes:
         """The request, ready to be sent."""
-        raise NotImplementedError
 
+    @abstractmethod
     def receive(self, connection: Connection, head: Head, tell: Callable[[int], None]) -> T:
         """Read the rest of the answer. `tell(i)` makes `on_told(i)` run on the trio thread."""
-        raise NotImplementedError
 
     def on_told(self, index: int) -> None:
         """On the trio thread: see `receive`."""
