@@ -12,6 +12,7 @@ import multiprocessing
 import os
 import shutil
 import signal
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
@@ -160,9 +161,21 @@ def warm_machine() -> None:
 
 
 def _reset(place: Place) -> None:
+    """Give the next run empty directories.
+
+    Files of before are emptied and kept until the end: an ext4 without a journal uses no inode
+    again within five minutes, and searches past all of them for each new file. After the removal
+    of 1,000 cached blocks that took a tenth of a run's CPU.
+    """
+    aside = Path(tempfile.mkdtemp(prefix="before-", dir=place.directory))
     for name in ("cache", "scratch"):
-        shutil.rmtree(place.directory / name, ignore_errors=True)
+        (place.directory / name).rename(aside / name)
         (place.directory / name).mkdir()
+    for directory, _, names in os.walk(aside):
+        for name in names:
+            path = os.path.join(directory, name)
+            if os.path.isfile(path) and not os.path.islink(path):
+                os.truncate(path, 0)
 
 
 def _set_profile(place: Place, profile: Profile) -> None:
