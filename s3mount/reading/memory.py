@@ -34,6 +34,10 @@ from s3mount.reading.block import Block
 # Longer than any program looks at one file of a row before it opens the next.
 STALE = 30.0
 
+# Bytes that a small block takes beside those of the file: its objects, and its content's.
+# 1.5 KB were measured: without them, a million files of 100 bytes would take 1.6 GB for 100 MB.
+BESIDE = 1536
+
 
 class Memory:
     """The budget, its free buffers, and the order in which blocks are evicted."""
@@ -71,9 +75,9 @@ class Memory:
             start = slot * self.block_size
             block.buffer = self._arena[start : start + length]
         else:
-            if not self._make_room(length, urgent=urgent):
+            if not self._make_room(length + BESIDE, urgent=urgent):
                 return False
-            self.used += length
+            self.used += length + BESIDE
             block.buffer = memoryview(bytearray(length))
         self._fresh[block] = None
         return True
@@ -117,7 +121,7 @@ class Memory:
         self._spent.pop(block, None)
         block.leave()
         if block.slot is None:
-            self.used -= len(block.buffer)
+            self.used -= len(block.buffer) + BESIDE
         else:
             del self._holders[block.slot]
             self._free[block.slot] = None

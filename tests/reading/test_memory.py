@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import ctypes
+import tracemalloc
 from pathlib import Path
 
 import pytest
 
 from s3mount.model import ObjectInfo
 from s3mount.reading.block import Block, Content
-from s3mount.reading.memory import Memory
+from s3mount.reading.memory import BESIDE, Memory
 
 MIB = 1 << 20
 SIZE = 4 * MIB
@@ -55,5 +56,35 @@ async def test_memory_that_is_given_back_is_no_longer_held() -> None:
     slot[:] = b"x" * MIB
     memory.drop(one)
     assert memory.give(small, 1000, urgent=True)  # there is room only without the slot
-    assert memory.used == 1000
+    assert memory.used == 1000 + BESIDE
     assert bytes(slot) == bytes(MIB)  # the kernel took the pages back
+
+
+async def test_what_small_blocks_take_beside_their_bytes_is_counted() -> None:
+    memory = Memory(MIB, 64 * MIB)
+    count, length = 2000, 100
+    kept = []
+    tracemalloc.start()
+    try:
+        for number in range(count):
+            key, etag = f"directory/file-{number:08}", f'"{number:032x}"'
+            info = ObjectInfo(key=key, size=length, etag=etag, mtime_ns=0)
+            content = Content(info, "scope")
+            small = content.blocks[0] = Block(content, 0)
+            assert memory.give(small, length, urgent=True)
+            kept.append(small)
+        taken, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert memory.used / 2 < taken <= memory.used
+
+
+async def test_tiny_files_are_let_go_when_all_they_take_reaches_the_limit() -> None:
+    memory = Memory(MIB, MIB)
+    blocks = [block(0) for _ in range(2000)]
+    for one in blocks:
+        one.content.blocks[0] = one
+        assert memory.give(one, 100, urgent=True)
+        memory.spend(one)
+    assert sum(one.is_current for one in blocks) <= MIB // (100 + BESIDE)
+    assert memory.used <= MIB
