@@ -2,11 +2,12 @@
 
     scripts/bench                                        all rows, all programs that are installed
     scripts/bench --rows seq,first-byte --programs s3mount,goofys --runs 3 --out DIR
+    scripts/bench --rows faults --add --out DIR          these again, the others are kept
     scripts/bench --from DIR/results.json --markdown     tables and plot again, nothing is run
 
 Rows are chosen by name or by group. Programs take turns within each run; figures are medians.
-The results go to stdout, and as results.json and results.png to --out. Named rows are run with
-every program; without --rows, some are run with s3mount alone, as another one says as much.
+The results go to stdout, and as results.json and results.png to --out. Some rows are run with
+s3mount alone, unless they are asked for by name, as another one says as much of the others.
 """
 
 from __future__ import annotations
@@ -19,33 +20,52 @@ import shutil
 import signal
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from benchmarks import datasets
 from benchmarks.markdown import document
-from benchmarks.measure import OURS, Place, Run, run_limit, run_program, warm_machine
+from benchmarks.measure import (
+    OURS,
+    Place,
+    Run,
+    run_limit,
+    run_program,
+    warm_machine,
+    warm_program,
+)
 from benchmarks.modelled_s3 import ModelledS3
 from benchmarks.plot import draw
 from benchmarks.programs import PROGRAMS, Program
-from benchmarks.report import Result, details, read_json, summary, write_json
+from benchmarks.report import Result, details, join, read_json, summary, write_json
 from benchmarks.rows import ROWS, Row
+from benchmarks.turns import order, runs_again, runs_of, takes_part
+
+_START = time.monotonic()
 
 
 def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
+    minutes, seconds = divmod(int(time.monotonic() - _START), 60)
+    print(f"{minutes:3}:{seconds:02} {text}", file=sys.stderr, flush=True)
 
 
-def _chosen_rows(parser: argparse.ArgumentParser, names: str | None) -> list[Row]:
-    if names is None:
-        return list(ROWS)
-    wanted = names.split(",")
-    known = {row.name for row in ROWS} | {row.group for row in ROWS}
-    unknown = [name for name in wanted if name not in known]
+def _names(parser: argparse.ArgumentParser, names: str | None) -> set[str]:
+    found = set(names.split(",")) if names else set()
+    unknown = found - {row.name for row in ROWS} - {row.group for row in ROWS}
     if unknown:
-        parser.error(f"no such row: {', '.join(unknown)}; --list shows all")
-    return [row for row in ROWS if row.name in wanted or row.group in wanted]
+        parser.error(f"no such row: {', '.join(sorted(unknown))}; --list shows all")
+    return found
+
+
+def _chosen_rows(parser: argparse.ArgumentParser, options: argparse.Namespace) -> list[Row]:
+    wanted, unwanted = _names(parser, options.rows), _names(parser, options.without)
+    return [
+        row
+        for row in ROWS
+        if (not wanted or {row.name, row.group} & wanted) and not {row.name, row.group} & unwanted
+    ]
 
 
 def _chosen_programs(parser: argparse.ArgumentParser, names: str | None) -> list[Program]:
@@ -71,16 +91,28 @@ def _parser() -> argparse.ArgumentParser:
         prog="scripts/bench", description=(__doc__ or "").split("\n", maxsplit=1)[0]
     )
     parser.add_argument("--rows", help="names or groups of rows, separated by commas")
+    parser.add_argument("--without", metavar="ROWS", help="names or groups to leave out")
     parser.add_argument("--programs", help="names of programs, separated by commas")
     parser.add_argument("--runs", type=int, default=3, help="of each row (default 3)")
     parser.add_argument(
         "--limit",
         type=float,
-        default=60.0,
+        default=5.0,
         metavar="SECONDS",
-        help="what a run of another program may take; longer is shown as that (default 60)",
+        help="what a run of another program may take, thrice that for a stream; longer is shown as"
+        " that (default 5)",
+    )
+    parser.add_argument(
+        "--fault-seconds",
+        type=float,
+        default=8.0,
+        metavar="SECONDS",
+        help="how long each fault strikes (default 8)",
     )
     parser.add_argument("--out", type=Path, default=Path("bench-results"), help="a directory")
+    parser.add_argument(
+        "--add", action="store_true", help="keep what results.json in --out has of other rows"
+    )
     parser.add_argument("--from", dest="source", type=Path, help="show these results.json again")
     parser.add_argument("--markdown", action="store_true", help="print tables for a document")
     parser.add_argument("--plot", type=Path, metavar="PNG", help="where the plot goes instead")
@@ -96,29 +128,22 @@ def _print_list() -> None:
         print(f"{program.name:16} {'program':11} {program.find() or 'not installed'}")
 
 
-def _takes_part(program: Program, row: Row, all_rows: bool) -> bool:
-    if row.disk_cache and not program.has_disk_cache:
-        return False
-    if program.name == OURS or not all_rows:
-        return True
-    return row.with_peers and (program.groups is None or row.group in program.groups)
-
-
-def _measure(place: Place, row: Row, programs: Sequence[Program], runs: int) -> Result:
-    result = Result(row)
+def _measure(place: Place, result: Result, programs: Sequence[Program], runs: int) -> None:
+    row = result.row
+    ours = any(program.name == OURS for program in programs)
     for number in range(runs):
-        for program in programs:
-            before = result.programs.setdefault(program.name, [])
-            # What hung or failed once is not waited for again.
-            run = before[0] if before and before[0].value is None else None
-            run = run or run_program(place, row, program)
-            before.append(run)
+        for program in order(programs, number):
+            if number and not runs_again(program.name, row, result.programs):
+                continue
+            verify = program.name == OURS or number == 0
+            run = run_program(place, row, program, verify)
+            result.programs.setdefault(program.name, []).append(run)
             _say(f"  {row.name} {number + 1}/{runs} {program.name}: {_described(run, row)}")
         for limit in row.limits:
-            run = run_limit(place, row, limit)
-            result.limits.setdefault(limit.name, []).append(run)
-            _say(f"  {row.name} {number + 1}/{runs} {limit.name}: {_described(run, row)}")
-    return result
+            if limit.mount_options is None or ours:
+                run = run_limit(place, row, limit)
+                result.limits.setdefault(limit.name, []).append(run)
+                _say(f"  {row.name} {number + 1}/{runs} {limit.name}: {_described(run, row)}")
 
 
 def _described(run: Run, row: Row) -> str:
@@ -128,16 +153,14 @@ def _described(run: Run, row: Row) -> str:
     return f"{run.value:.4g} {row.unit}{each}" + (f" WRONG: {run.wrong}" if run.wrong else "")
 
 
-def _about(programs: Sequence[Program], options: argparse.Namespace) -> dict[str, Any]:
+def _about(programs: Sequence[Program]) -> dict[str, Any]:
     return {
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "command": "scripts/bench " + " ".join(sys.argv[1:]),
+        "commands": ["scripts/bench " + " ".join(sys.argv[1:])],
         "cpus": os.cpu_count(),
         "kernel": platform.release(),
         "python": platform.python_version(),
         "programs": [program.name for program in programs],
-        "runs": options.runs,
-        "limit": options.limit,
         "model": "25 ms to the first byte, 90 MB/s a connection, unless the row says otherwise",
     }
 
@@ -168,36 +191,61 @@ def main() -> int:
 
 
 def _run(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
-    rows = _chosen_rows(parser, options.rows)
+    rows = _chosen_rows(parser, options)
     programs = _chosen_programs(parser, options.programs)
     if os.geteuid() != 0:
         parser.error("dropping page caches needs root: run it as root")
     options.out.mkdir(parents=True, exist_ok=True)
+    # Told to end, it unmounts, cleans up and shows what there is.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    about, results = _about(programs), list[Result]()
+    path = options.out / "results.json"
+    before = read_json(path) if options.add and path.exists() else None
+    ended = 0
+    try:
+        for _ in _results(options, rows, programs, results):
+            merged = join(before, (about, results))
+            write_json(path, *merged)
+    except (KeyboardInterrupt, SystemExit):
+        ended = 143
+        _say("ended early: this is what there is")
+    merged = join(before, (about, [result for result in results if result.programs]))
+    write_json(path, *merged)
+    _show(options, *merged)
+    ours = [run for result in results for run in result.programs.get(OURS, [])]
+    return ended or int(any(run.value is None or run.wrong for run in ours))
+
+
+def _results(
+    options: argparse.Namespace,
+    rows: Sequence[Row],
+    programs: Sequence[Program],
+    results: list[Result],
+) -> Iterator[None]:
+    """Run the rows, each into a new one of `results`; yields when one is done."""
+    named = set((options.rows or "").split(","))
     work = Path(tempfile.mkdtemp(prefix="s3mount-bench-", dir=options.work))
     for name in ("data", "mnt", "cache", "scratch", "logs"):
         (work / name).mkdir()
-    results: list[Result] = []
-    # Told to end, it unmounts and cleans up first.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         with ModelledS3(tls=True, buckets=(), directory=work / "server") as server:
-            place = Place(server, work, {}, options.limit)
+            place = Place(server, work, {}, options.limit, options.fault_seconds)
             for name in dict.fromkeys(row.dataset for row in rows):
                 _say(f"making the dataset {name}")
                 place.local[name] = datasets.fill(server, name, work / "data")
             warm_machine()
+            for program in programs:
+                warm_program(place, rows[0], program)
             for row in rows:
                 _say(f"{row.name}: {row.title}")
-                taking_part = [p for p in programs if _takes_part(p, row, options.rows is None)]
-                results.append(_measure(place, row, taking_part, options.runs))
-                write_json(options.out / "results.json", _about(programs, options), results)
+                taking_part = [p for p in programs if takes_part(p, row, row.name in named)]
+                results.append(Result(row))
+                _measure(place, results[-1], taking_part, runs_of(row, options.runs))
+                yield
     finally:
         shutil.rmtree(options.out / "logs", ignore_errors=True)
         shutil.copytree(work / "logs", options.out / "logs")
         shutil.rmtree(work, ignore_errors=True)
-    _show(options, _about(programs, options), results)
-    ours = [run for result in results for run in result.programs.get(OURS, [])]
-    return 1 if any(run.value is None or run.wrong for run in ours) else 0
 
 
 if __name__ == "__main__":

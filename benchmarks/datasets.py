@@ -93,6 +93,18 @@ def _images(local: Path) -> None:
         _write(local / "train" / f"img{number:05d}.jpg", content)
 
 
+def _everyday(local: Path) -> None:
+    for number in range(30):
+        _write(local / f"lib/package{number}/__init__.py", b"")
+    for name in ("a", "b", "c"):
+        _write(local / f"lib/package7/{name}.py", b"x = 1\n")
+    _write(local / "lib/package7/__init__.py", b"from package7 import a, b, c\n")
+    for number in range(200):
+        _write(local / f"nested/d{number:03d}/file", b"%d\n" % number)
+    for number in range(20):
+        _write(local / f"work/src/{number:02d}.c", b"int x;\n")
+
+
 LOCAL: Mapping[str, Callable[[Path], None]] = {
     "big": _big,
     "four": _four,
@@ -103,6 +115,7 @@ LOCAL: Mapping[str, Callable[[Path], None]] = {
     "tree10000": _tree(500, 20),
     "gzips": _gzips,
     "images": _images,
+    "everyday": _everyday,
 }
 """Those with a local copy."""
 

@@ -1,4 +1,8 @@
-"""The results as tables for docs/performance.md."""
+"""The results as tables for docs/performance.md, ready to paste.
+
+One table of programs side by side, one of what the requests cost them, one of s3mount alone in
+every row, and one of what readers are handed under faults. A table without rows is left out.
+"""
 
 from __future__ import annotations
 
@@ -6,14 +10,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from benchmarks.measure import OURS, Run
-from benchmarks.report import Result, best_peer, median, shown
+from benchmarks.report import CALM, Result, best_peer, gain, kinds, median, middle, shown
 
-FAULTS, STREAM = "faults", "seq"
+FAULTS, STREAM, HUGE_STREAM = "faults", "seq", "MB/s"
 
 
-def _lines(header: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
+def _table(header: Sequence[str], lines: Iterable[Sequence[str]]) -> list[str]:
+    """The table, if it has lines."""
+    lines = list(lines)
     table = [header, ["---"] * len(header), *lines]
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in table)
+    return ["\n".join("| " + " | ".join(cells) + " |" for cells in table)] if lines else []
 
 
 def _problem(runs: Sequence[Run]) -> str:
@@ -22,11 +28,8 @@ def _problem(runs: Sequence[Run]) -> str:
     return problem if problem.startswith(">") else "fails"
 
 
-def _middle(runs: Sequence[Run]) -> Run:
-    """The run whose figure is nearest to the median."""
-    value = median(runs)
-    done = [run for run in runs if run.value is not None] or list(runs)
-    return min(done, key=lambda run: abs((run.value or 0) - (value or 0)))
+def _work(result: Result) -> str:
+    return f"{result.row.title}, {result.row.unit}"
 
 
 def _figure(result: Result, name: str, best: set[str]) -> str:
@@ -37,11 +40,11 @@ def _figure(result: Result, name: str, best: set[str]) -> str:
     value = median(runs)
     if value is None:
         return _problem(runs)
-    figure = f"{shown(value)} {result.row.unit}"
-    text = f"**{figure}**" if name in best else figure
-    asked = sum(_middle(runs).requests.values())
+    text = f"**{shown(value)}**" if name in best else shown(value)
     wrong = ", wrong" if any(run.wrong for run in runs) else ""
-    return f"{text}, {asked:,} R{wrong}"
+    if result.row.unit == "requests":
+        return text + wrong
+    return f"{text}, {sum(middle(runs).requests.values()):,} R{wrong}"
 
 
 def _best(result: Result) -> set[str]:
@@ -56,73 +59,173 @@ def _best(result: Result) -> set[str]:
 
 
 def _limits(result: Result) -> str:
+    """The bare clients or local files."""
     return ", ".join(
-        f"{shown(value)} {result.row.unit} ({name})"
+        f"{shown(value)} ({name})"
         for name, runs in result.limits.items()
         if (value := median(runs)) is not None
     )
 
 
-def _handed(runs: Sequence[Run]) -> str:
+def _beside(results: Sequence[Result], programs: Sequence[str]) -> list[str]:
+    """Programs side by side."""
+    return _table(
+        ["work", *programs, "bare client, or local"],
+        (
+            [
+                _work(result),
+                *(_figure(result, name, _best(result)) for name in programs),
+                _limits(result),
+            ]
+            for result in results
+            if set(result.programs) - {OURS}
+        ),
+    )
+
+
+def _costs(results: Sequence[Result], programs: Sequence[str]) -> list[str]:
+    """What the stream takes of the machine, and what the requests of each row cost."""
+
+    def done(result: Result, name: str) -> Run | None:
+        runs = result.programs.get(name, [])
+        return None if median(runs) is None else middle(runs)
+
+    lines = []
+    for result in results:
+        if not set(result.programs) - {OURS}:
+            continue
+        runs = [done(result, name) for name in programs]
+        if result.row.name == STREAM:
+            memory = (f"{run.peak_rss / 2**20:.0f} MiB" if run else "" for run in runs)
+            lines.append([f"{result.row.title}: peak memory", *memory])
+            cpu = (f"{run.cpu:.2f} s" if run else "" for run in runs)
+            lines.append([f"{result.row.title}: CPU", *cpu])
+        price = (f"{run.dollars * 1e6:,.0f}" if run else "" for run in runs)
+        lines.append([f"{result.row.title}: dollars per 1,000,000", *price])
+    return _table(["cost", *programs], lines)
+
+
+def _times(result: Result, ours: float) -> str:
+    """How many times as good as the best of the others."""
+    peer = best_peer(result)
+    return f"{gain(result.row, ours, peer[1]):.2f} ({peer[0]})" if peer else ""
+
+
+def _shares(result: Result, ours: float) -> str:
+    """How many times as good as the bare clients or local files."""
+    return ", ".join(
+        f"{gain(result.row, ours, value):.2f} ({name})"
+        for name, runs in result.limits.items()
+        if (value := median(runs)) is not None
+    )
+
+
+def _spread(runs: Sequence[Run]) -> str:
+    values = [run.value for run in runs if run.value is not None]
+    if len(values) < 2:
+        return ""
+    return f" ({shown(min(values))}-{shown(max(values))})"
+
+
+def _asked(run: Run) -> str:
+    """Requests by kind, and what of them falls on each file or read."""
+    each = f"; {run.requests_each:.3g} and {shown(run.kib_each)} KiB each" if run.items else ""
+    return kinds(run.requests) + each
+
+
+def _cpu(result: Result, run: Run) -> str:
+    """Seconds, for streams also by the gigabyte."""
+    if result.row.unit != HUGE_STREAM or not run.value:
+        return f"{run.cpu:.2f} s"
+    return f"{run.cpu:.2f} s, {run.cpu / (run.value * run.seconds / 1000):.2f} a GB"
+
+
+def _alone(results: Sequence[Result]) -> list[str]:
+    """s3mount in every row, with what it is to reach."""
+    lines = []
+    for result in results:
+        runs = result.programs.get(OURS, [])
+        value = median(runs)
+        if value is None:
+            if runs:
+                lines.append([_work(result), _problem(runs), *[""] * 6, result.row.reach])
+            continue
+        run = middle(runs)
+        wrong = ", wrong" if any(run.wrong for run in runs) else ""
+        memory = max(run.peak_rss for run in runs) / 2**20
+        lines.append(
+            [
+                _work(result),
+                f"{shown(value)}{_spread(runs)}{wrong}",
+                _times(result, value),
+                _shares(result, value),
+                _asked(run),
+                f"{run.dollars:.6f}",
+                f"{memory:.0f} MiB",
+                _cpu(result, run),
+                result.row.reach,
+            ]
+        )
+    header = ["s3mount", "figure", "x best other", "x bare client, or local"]
+    return _table([*header, "requests", "dollars", "memory", "CPU", "to reach"], lines)
+
+
+def _handed(result: Result, runs: Sequence[Run], calm: float | None) -> str:
     """Operations under a fault, and whatever readers should never be handed."""
     value = median(runs)
+    if not runs:
+        return ""
     if value is None:
         return _problem(runs)
-    details = _middle(runs).details
+    details = middle(runs).details
+    share = f" ({value / calm:.2f})" if calm and result.row.unit == "ops" else ""
     bad = [
         f"{details[kind]:.0f} {kind}"
-        for kind in ("wrong", "mixed", "short", "errors", "hung")
+        for kind in ("wrong", "mixed", "short", "errors")
         if details.get(kind)
     ]
-    return ", ".join([shown(value), *bad])
+    hangs = ["hangs"] if details.get("hung") else []
+    return ", ".join([shown(value) + share, *bad, *hangs])
 
 
-def _cost(runs: Sequence[Run]) -> list[str]:
-    middle = _middle(runs)
-    rss = max(run.peak_rss for run in runs) / 2**20
-    return [f"{rss:.0f} MiB", f"{middle.cpu:.2f} s", f"${middle.dollars:.6f}"]
+def _longest(runs: Sequence[Run]) -> str:
+    worst = [run.details["worst s"] for run in runs if "worst s" in run.details]
+    return f"{max(worst):.1f} s" if worst else ""
+
+
+def _faults(results: Sequence[Result], programs: Sequence[str]) -> list[str]:
+    calm: Mapping[str, float | None] = {
+        name: median(runs)
+        for result in results
+        if result.row.name == CALM
+        for name, runs in result.programs.items()
+    }
+    return _table(
+        ["fault", *programs, f"{OURS}: longest operation"],
+        (
+            [
+                _work(result),
+                *(
+                    _handed(result, result.programs.get(name, []), calm.get(name))
+                    for name in programs
+                ),
+                _longest(result.programs.get(OURS, [])),
+            ]
+            for result in results
+        ),
+    )
 
 
 def document(about: Mapping[str, Any], results: Sequence[Result]) -> str:
-    """The figures, what each run cost, and what readers are handed under faults."""
+    """The figures, what they cost, s3mount alone, and what readers are handed under faults."""
     programs = [
         name for name in about["programs"] if any(name in result.programs for result in results)
     ]
     calm = [result for result in results if result.row.group != FAULTS]
     struck = [result for result in results if result.row.group == FAULTS]
-    said = f"{about['date'][:10]}, {about['cpus']} CPUs, Linux {about['kernel'].split('-')[0]}"
-    said += f", Python {about['python']}. `{about['command']}`, medians of {about['runs']};"
-    said += f" R: requests; other programs are ended after {about['limit']:.0f} s."
-    parts = [
-        said,
-        _lines(
-            ["work", *programs, "bare client, or local"],
-            (
-                [
-                    result.row.title,
-                    *(_figure(result, name, _best(result)) for name in programs),
-                    _limits(result),
-                ]
-                for result in calm
-            ),
-        ),
-    ]
-    if calm:
-        costs = (
-            [result.row.title, name, *_cost(runs)]
-            for result in calm
-            for name, runs in result.programs.items()
-            if median(runs) is not None and (name == OURS or result.row.name == STREAM)
-        )
-        parts.append(_lines(["work", "program", "peak memory", "CPU", "requests cost"], costs))
-    if struck:
-        handed = (
-            [
-                f"{result.row.title}, {result.row.unit}",
-                *(_handed(result.programs.get(name, [])) if name in result.programs else ""
-                  for name in programs),
-            ]
-            for result in struck
-        )  # fmt: skip
-        parts.append(_lines(["fault", *programs], handed))
-    return "\n\n".join(parts)
+    commands = ", ".join(f"`{command}`" for command in about["commands"])
+    said = f"{about['date'][:10]}, {about['cpus']} CPUs, Linux {about['kernel'].split('-')[0]},"
+    said += f" Python {about['python']}: {commands}. Medians; R: requests; in bold the best, and"
+    said += " what is within a twentieth of it; `> 5 s`: ended after that time."
+    parts = [said, *_beside(calm, programs), *_costs(calm, programs), *_alone(calm)]
+    return "\n\n".join([*parts, *_faults(struck, programs)])

@@ -24,13 +24,13 @@ from benchmarks.modelled_s3 import Counts, ModelledS3
 from benchmarks.modelled_s3.server import CONNECTION_RATE, TIME_TO_FIRST_BYTE
 from benchmarks.mounting import Mounted, MountError, Usage, mounted
 from benchmarks.prices import dollars
-from benchmarks.programs import Program, Target
+from benchmarks.programs import PROGRAMS, Program, Target
 from benchmarks.rows.row import Limit, Outcome, Profile, Row, Stage
 from benchmarks.rows.shell import WorkFailedError
 
 T = TypeVar("T")
 OURS = "s3mount"
-VERIFY_TIMEOUT = 60.0
+VERIFY_TIMEOUT = 30.0
 TOOLS = ("bash", "cat", "cmp", "cp", "curl", "dd", "diff", "du", "find", "grep", "gzip", "ls")
 MORE_TOOLS = ("md5sum", "rsync", "stat", "tar", "umount", "zcat")
 
@@ -81,13 +81,19 @@ class Place:
     local: dict[str, Path]
     """The local copy of each dataset."""
     limit: float = 60.0
-    """Seconds that a peer's run may take."""
+    """Seconds that a peer's run may take, where the row has no more patience."""
+    fault_seconds: float = 8.0
+    """How long readers read while faults strike."""
+
+    def patience(self, row: Row, program: Program) -> float:
+        """How long to wait for the program in this row."""
+        if program.name == OURS:
+            return row.timeout
+        return min(row.timeout, self.limit * row.patience)
 
     def seconds_for(self, row: Row, program: Program) -> float:
-        """How long the program may take for the row's work."""
-        if row.bounds_itself or program.name == OURS:
-            return row.timeout
-        return min(row.timeout, self.limit)
+        """When the row's work is ended from outside."""
+        return row.timeout if row.bounds_itself else self.patience(row, program)
 
 
 def _child(pipe: Connection, work: Callable[[], T]) -> None:
@@ -130,8 +136,9 @@ def bounded(work: Callable[[], T], seconds: float, rescue: Callable[[], None]) -
         process.join(3)
         if process.is_alive():
             rescue()
-            process.join()
-        process.close()
+            process.join(10)
+        if not process.is_alive():
+            process.close()
     if problem:
         raise WorkFailedError(problem)
     value: T = result
@@ -156,7 +163,7 @@ def warm_machine() -> None:
     """Touch memory: the first touch of a page can cost a guest more than what is measured."""
     pages = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
     chunk = 64 << 20
-    held = [b"\1" * chunk for _ in range(min(pages, 8 << 30) // chunk)]
+    held = [b"\1" * chunk for _ in range(min(pages, 2 << 30) // chunk)]
     held.clear()
 
 
@@ -186,7 +193,7 @@ def _set_profile(place: Place, profile: Profile) -> None:
         place.server.set_model(ttfb=TIME_TO_FIRST_BYTE, rate=CONNECTION_RATE)
 
 
-def _stage(place: Place, row: Row) -> Stage:
+def _stage(place: Place, row: Row, limit: float) -> Stage:
     tls = row.profile is Profile.TLS
     return Stage(
         root=place.directory / "mnt",
@@ -196,7 +203,8 @@ def _stage(place: Place, row: Row) -> Stage:
         bucket=row.dataset,
         endpoint_url=place.server.tls_endpoint_url if tls else place.server.endpoint_url,
         ca_path=place.server.ca_path if tls else None,
-        limit=place.limit,
+        limit=limit,
+        fault_seconds=place.fault_seconds,
     )
 
 
@@ -214,19 +222,25 @@ def _no_rescue() -> None:
 
 
 def run_limit(place: Place, row: Row, limit: Limit) -> Run:
-    """The same work by a bare client, or on the local copy."""
+    """What the row's figure is held against."""
+    if limit.mount_options is not None:
+        options = row.mount_options + limit.mount_options
+        return run_program(
+            place, replace(row, work=limit.work, mount_options=options, verify=None), PROGRAMS[OURS]
+        )
     _make_cold(place, row)
-    stage = _stage(place, row)
+    stage = _stage(place, row, row.timeout)
     if limit.is_local:
         stage = replace(stage, root=stage.local)
-        if not row.drop_page_cache:
-            bounded(lambda: limit.work(stage), row.timeout, _no_rescue)
     try:
+        if limit.is_local and not row.drop_page_cache:
+            bounded(lambda: limit.work(stage), row.timeout, _no_rescue)
         start = time.monotonic()
         outcome = bounded(lambda: limit.work(stage), row.timeout, _no_rescue)
-    except (TooSlowError, WorkFailedError) as error:
+        counts = place.server.counts()
+    except (TooSlowError, WorkFailedError, OSError) as error:
         return Run(None, problem=str(error))
-    return _result(outcome, time.monotonic() - start, place.server.counts(), Usage(0, 0.0), 0.0)
+    return _result(outcome, time.monotonic() - start, counts, Usage(0, 0.0), 0.0)
 
 
 def _result(outcome: Outcome, seconds: float, counts: Counts, used: Usage, before: float) -> Run:
@@ -238,7 +252,7 @@ def _result(outcome: Outcome, seconds: float, counts: Counts, used: Usage, befor
         requests=requests,
         fetched=counts.bytes_sent,
         peak_rss=used.peak_rss,
-        cpu=used.cpu - before,
+        cpu=max(used.cpu - before, 0.0),  # nothing is known of a process that ended
         dollars=dollars(requests),
         details=outcome.details,
         items=outcome.items,
@@ -247,7 +261,7 @@ def _result(outcome: Outcome, seconds: float, counts: Counts, used: Usage, befor
 
 @contextlib.contextmanager
 def _on_stage(place: Place, row: Row, program: Program) -> Iterator[tuple[Mounted, Stage]]:
-    stage = _stage(place, row)
+    stage = _stage(place, row, place.patience(row, program))
     target = Target(
         endpoint_url=stage.endpoint_url,
         bucket=stage.bucket,
@@ -255,51 +269,58 @@ def _on_stage(place: Place, row: Row, program: Program) -> Iterator[tuple[Mounte
         cache_dir=place.directory / "cache",
         ca_path=stage.ca_path,
         disk_cache=row.disk_cache,
+        options=row.mount_options,
     )
     log = place.directory / "logs" / f"{row.name}-{program.name}.log"
     with mounted(program, target, log) as mount:
-        yield mount, replace(stage, usable_after=mount.usable_after)
+        yield mount, replace(stage, usable_after=mount.usable_after, resident=mount.resident)
 
 
-def run_program(place: Place, row: Row, program: Program) -> Run:
-    """The row's work in a mount of this program."""
+def warm_program(place: Place, row: Row, program: Program) -> None:
+    """Mount once, so that the local disk that the program is read from is not measured."""
     _make_cold(place, row)
-    before, limit = 0.0, place.seconds_for(row, program)
+    with contextlib.suppress(MountError), _on_stage(place, row, program):
+        pass
+
+
+def run_program(place: Place, row: Row, program: Program, verify: bool = True) -> Run:
+    """The row's work in a mount of this program."""
     try:
-        if row.counts_mounting:
-            # Once before, so that the local disk that the program is read from is not measured.
-            with _on_stage(place, row, program):
-                pass
-            _reset(place)
-            place.server.reset_counts()
-        with _on_stage(place, row, program) as (mount, stage):
-            if row.prepare is not None:
-                prepare = row.prepare
-                bounded(lambda: prepare(stage), limit, mount.kill)
-            if row.drop_page_cache:
-                drop_caches()
-                place.server.warm(row.dataset)
-                warm_tools()
-            if not row.counts_mounting:
-                place.server.reset_counts()
-                before = mount.usage().cpu
-            start = time.monotonic()
-            try:
-                outcome = bounded(lambda: row.work(stage), limit, mount.kill)
-            except TooSlowError as error:
-                counts = place.server.counts(settle=0)
-                run = _result(Outcome(0), limit, counts, mount.usage(), before)
-                mount.kill()
-                return replace(run, value=None, problem=str(error))
-            seconds = time.monotonic() - start
-            run = _result(outcome, seconds, place.server.counts(), mount.usage(), before)
-            if outcome.details.get("hung"):
-                mount.kill()
-            if row.verify is not None:
-                verify = row.verify
-                run = replace(run, wrong=bounded(lambda: verify(stage), VERIFY_TIMEOUT, mount.kill))
-            return run
-    except (MountError, TooSlowError, WorkFailedError) as error:
+        return _run_mounted(place, row, program, verify)
+    except (MountError, TooSlowError, WorkFailedError, OSError) as error:
         return Run(None, problem=str(error))
     finally:
-        place.server.clear_faults()
+        with contextlib.suppress(OSError):
+            place.server.clear_faults()
+
+
+def _run_mounted(place: Place, row: Row, program: Program, verify: bool) -> Run:
+    _make_cold(place, row)
+    before, limit = 0.0, place.seconds_for(row, program)
+    with _on_stage(place, row, program) as (mount, stage):
+        if row.prepare is not None:
+            prepare = row.prepare
+            bounded(lambda: prepare(stage), limit, mount.kill)
+        if row.drop_page_cache:
+            drop_caches()
+            place.server.warm(row.dataset)
+            warm_tools()
+        if not row.counts_mounting:
+            place.server.reset_counts()
+            before = mount.usage().cpu
+        start = time.monotonic()
+        try:
+            outcome = bounded(lambda: row.work(stage), limit, mount.kill)
+        except TooSlowError as error:
+            counts = place.server.counts(settle=0)
+            run = _result(Outcome(0), limit, counts, mount.usage(), before)
+            mount.kill()
+            return replace(run, value=None, problem=str(error))
+        seconds = time.monotonic() - start
+        run = _result(outcome, seconds, place.server.counts(), mount.usage(), before)
+        if outcome.details.get("hung"):
+            mount.kill()
+        elif verify and row.verify is not None:
+            compare = row.verify
+            run = replace(run, wrong=bounded(lambda: compare(stage), VERIFY_TIMEOUT, mount.kill))
+        return run

@@ -13,6 +13,7 @@ from pathlib import Path
 from benchmarks.programs import ACCESS_KEY, SECRET_KEY, Program, Target
 
 USABLE_TIMEOUT = 30.0
+UNMOUNT_TIMEOUT = 5.0
 _CLOCK_TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -54,10 +55,31 @@ def usage(pid: int) -> Usage:
     return Usage(rss * 1024, ticks / _CLOCK_TICKS)
 
 
+def resident(pid: int) -> int:
+    """Bytes of memory that the process `pid` and its descendants have now."""
+    pages = 0
+    for process in _descendants(pid):
+        with contextlib.suppress(OSError):
+            pages += int(Path(f"/proc/{process}/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
 def is_mounted(mountpoint: Path) -> bool:
     """Whether the kernel has a mount there. Asks the filesystem nothing, so it cannot hang."""
     mounts = Path("/proc/self/mounts").read_text()
     return any(line.split(" ")[1] == str(mountpoint) for line in mounts.splitlines())
+
+
+def _run_briefly(*argv: str, seconds: float = UNMOUNT_TIMEOUT) -> bool:
+    """Whether it succeeds in time. One that is stuck in a mount is not waited for."""
+    process = subprocess.Popen(
+        argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    try:
+        return process.wait(timeout=seconds) == 0
+    except subprocess.TimeoutExpired:
+        process.kill()
+        return False
 
 
 def _tail(path: Path) -> str:
@@ -79,15 +101,20 @@ class Mounted:
         """So far."""
         return usage(self.process.pid)
 
+    def resident(self) -> int:
+        """Bytes of memory now."""
+        return resident(self.process.pid)
+
     def kill(self) -> None:
         """Let go of whoever is stuck in the mount: without its daemon the kernel answers."""
-        subprocess.run(
-            ["umount", "-l", str(self.target.mountpoint)], check=False, capture_output=True
-        )
         for pid in reversed(_descendants(self.process.pid)):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, 9)
-        self.process.wait()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(timeout=UNMOUNT_TIMEOUT)
+        if is_mounted(self.target.mountpoint):
+            # Forced, it answers also for a daemon that waits for itself.
+            _run_briefly("umount", "-l", "-f", str(self.target.mountpoint))
 
 
 def _wait_usable(process: subprocess.Popen[bytes], target: Target, log: Path) -> None:
@@ -98,15 +125,8 @@ def _wait_usable(process: subprocess.Popen[bytes], target: Target, log: Path) ->
         if time.monotonic() > deadline:
             raise MountError(f"not mounted after {USABLE_TIMEOUT:.0f} s: {_tail(log)}")
         time.sleep(0.002)
-    try:
-        subprocess.run(
-            ["stat", str(target.mountpoint)],
-            check=True,
-            timeout=USABLE_TIMEOUT,
-            capture_output=True,
-        )
-    except subprocess.SubprocessError as error:
-        raise MountError(f"mounted, but a stat of the root fails: {error}") from error
+    if not _run_briefly("stat", str(target.mountpoint), seconds=USABLE_TIMEOUT):
+        raise MountError("mounted, but a stat of the root fails")
 
 
 @contextlib.contextmanager
@@ -119,6 +139,8 @@ def mounted(program: Program, target: Target, log: Path) -> Iterator[Mounted]:
     binary = program.find()
     if binary is None:
         raise MountError(f"not installed: set ${program.variable} to its binary")
+    if is_mounted(target.mountpoint):
+        raise MountError(f"{target.mountpoint} is still mounted")
     target.mountpoint.mkdir(parents=True, exist_ok=True)
     target.cache_dir.mkdir(parents=True, exist_ok=True)
     environment = {
@@ -146,11 +168,8 @@ def mounted(program: Program, target: Target, log: Path) -> Iterator[Mounted]:
         _wait_usable(process, target, log)
         mount.usable_after = time.monotonic() - start
         yield mount
-        if process.poll() is None:
+        if process.poll() is None and _run_briefly("umount", str(target.mountpoint)):
             with contextlib.suppress(subprocess.TimeoutExpired):
-                subprocess.run(
-                    ["umount", str(target.mountpoint)], check=False, timeout=5, capture_output=True
-                )
-                process.wait(timeout=5)
+                process.wait(timeout=UNMOUNT_TIMEOUT)
     finally:
         mount.kill()

@@ -33,6 +33,8 @@ class Target:
     """The CA behind an https endpoint."""
     disk_cache: bool
     """Turn on the program's disk cache, where that is not its default."""
+    options: tuple[str, ...] = ()
+    """More of them, for s3mount."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +51,6 @@ class Program:
     environment: Callable[[Target], Mapping[str, str]] = lambda _: {}
     has_disk_cache: bool = True
     """Whether rows about the disk cache make sense."""
-    groups: tuple[str, ...] | None = None
-    """The groups of rows it takes part in when all are run; None: all."""
 
     def find(self) -> str | None:
         """The path of the binary, or None if it is not there."""
@@ -69,6 +69,7 @@ def _s3mount(target: Target) -> list[str]:
         *("--path-style", "--region", REGION),
         *("--cache-dir", str(target.cache_dir), "--cache-size", f"{CACHE_MIB // 1024}G"),
         *(("--ca-bundle", str(target.ca_path)) if target.ca_path else ()),
+        *target.options,
     ]
 
 
@@ -184,7 +185,7 @@ PROGRAMS: Mapping[str, Program] = {
         Program("s3mount", "S3MOUNT", _s3mount, "s3mount"),
         Program("s3fs", "S3FS", _s3fs, "s3fs", _s3fs_environment),
         Program("rclone", "RCLONE", _rclone_off, "rclone", has_disk_cache=False),
-        Program("rclone-full", "RCLONE", _rclone_full, "rclone", groups=("seq", "cache")),
+        Program("rclone-full", "RCLONE", _rclone_full, "rclone"),
         Program("mountpoint-s3", "MOUNT_S3", _mountpoint_s3),
         Program("goofys", "GOOFYS", _goofys, None, _go_environment, has_disk_cache=False),
         Program("geesefs", "GEESEFS", _geesefs, None, _go_environment),

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.measure import OURS, Run
+from benchmarks.programs import PROGRAMS
 from benchmarks.rows import ROWS, Row
 
 CALM = "fault-none"
@@ -122,32 +123,38 @@ def summary(results: Sequence[Result], programs: Sequence[str]) -> str:
     return _table(header, [line(result) for result in results])
 
 
-def _kinds(requests: Mapping[str, int]) -> str:
+def kinds(requests: Mapping[str, int]) -> str:
+    """Their numbers, as "1000 GET 2 LIST"."""
     return " ".join(f"{number} {kind}" for kind, number in sorted(requests.items())) or "0"
+
+
+def middle(runs: Sequence[Run]) -> Run:
+    """The run whose figure is nearest to the median."""
+    value = median(runs)
+    done = [run for run in runs if run.value is not None] or list(runs)
+    return min(done, key=lambda run: abs((run.value or 0) - (value or 0)))
 
 
 def _detail_line(name: str, runs: Sequence[Run]) -> list[str]:
     """The run whose figure is the median stands for its requests; the worst for its memory."""
-    value = median(runs)
-    done = [run for run in runs if run.value is not None] or list(runs)
-    middle = min(done, key=lambda run: abs((run.value or 0) - (value or 0)))
-    values = [run.value for run in done if run.value is not None]
+    typical = middle(runs)
+    values = [run.value for run in runs if run.value is not None]
     spread = f"{shown(min(values))}-{shown(max(values))}" if values else ""
-    more = [f"{key} {shown(number)}" for key, number in middle.details.items() if number]
-    if middle.items and middle.value is not None:
-        each = f"{middle.requests_each:.3g} requests, {shown(middle.kib_each)} KiB"
-        more.insert(0, f"{each} for each of {middle.items:,}")
+    more = [f"{key} {shown(number)}" for key, number in typical.details.items() if number]
+    if typical.items and typical.value is not None:
+        each = f"{typical.requests_each:.3g} requests, {shown(typical.kib_each)} KiB"
+        more.insert(0, f"{each} for each of {typical.items:,}")
     more += sorted({f"WRONG: {run.wrong}" for run in runs if run.wrong})
     more += sorted({run.problem for run in runs if run.problem})
     return [
         name,
         _cell(runs),
         spread,
-        _kinds(middle.requests),
-        f"{middle.fetched / 1e6:.1f}",
+        kinds(typical.requests),
+        f"{typical.fetched / 1e6:.1f}",
         f"{max(run.peak_rss for run in runs) / 2**20:.0f}",
-        f"{middle.cpu:.2f}",
-        f"{middle.dollars:.6f}",
+        f"{typical.cpu:.2f}",
+        f"{typical.dollars:.6f}",
         "; ".join(more)[:120],
     ]
 
@@ -200,3 +207,25 @@ def read_json(path: Path) -> tuple[dict[str, Any], list[Result]]:
             )
             results.append(Result(known[entry["row"]], *measured))
     return data["about"], results
+
+
+Results = tuple[dict[str, Any], list[Result]]
+
+
+def join(before: Results | None, now: Results) -> Results:
+    """The results of two times: of a row and program that both have, those of now."""
+    if before is None:
+        return now
+    (about, earlier), (about_now, later) = before, now
+    rows = {result.row.name: result for result in earlier}
+    for result in later:
+        old = rows.get(result.row.name, Result(result.row))
+        programs, limits = old.programs | result.programs, old.limits | result.limits
+        rows[result.row.name] = Result(result.row, programs, limits)
+    took_part = {*about["programs"], *about_now["programs"]}
+    joined = {
+        **about_now,
+        "programs": [name for name in PROGRAMS if name in took_part],
+        "commands": [*about["commands"], *about_now["commands"]],
+    }
+    return joined, [rows[row.name] for row in ROWS if row.name in rows]

@@ -34,11 +34,11 @@ from benchmarks.rows.row import Outcome, Row, Stage
 from benchmarks.rows.shell import WorkFailedError
 
 READERS = 6
-SECONDS = 8.0
-GRACE = 30.0
+GRACE = 10.0
 """A reader that is not back so long after the end is stuck."""
 TIMEOUT = 90.0
 """For the work as a whole; it ends by itself before."""
+DEADLINE = 3.0
 MAX_READ = 256 * 1024
 MAX_PAUSE = 0.1
 """Readers pause up to this long between operations: calm is bound by them, not by the mount."""
@@ -186,14 +186,6 @@ def _outcome(value: float, tally: Tally, struck: int) -> Outcome:
     return Outcome(value, {name: float(number) for name, number in details.items()}, said)
 
 
-def _seconds(stage: Stage) -> float:
-    return min(SECONDS, stage.limit / 2)
-
-
-def _grace(stage: Stage) -> float:
-    return min(GRACE, stage.limit / 2)
-
-
 def _join(readers: list[BaseProcess], until: float) -> None:
     for reader in readers:
         reader.join(max(until - time.monotonic(), 0.05))
@@ -202,25 +194,25 @@ def _join(readers: list[BaseProcess], until: float) -> None:
 
 
 def _struck_by(faults: tuple[Fault, ...], stage: Stage) -> Outcome:
-    """Operations done right in 8 s while the faults strike."""
+    """Operations done right while the faults strike."""
     tally = Tally.for_readers(READERS)
     stage.server.set_faults(*faults, seed=7)
-    end = time.monotonic() + _seconds(stage)
+    end = time.monotonic() + stage.fault_seconds
     readers = _start(_reader, stage, tally, end)
     time.sleep(max(end - time.monotonic(), 0))
     done = sum(tally.of(Field.OPS))
     struck = sum(stage.server.counts(settle=0).faults.values())
     stage.server.clear_faults()
-    _join(readers, end + _grace(stage))
+    _join(readers, end + GRACE)
     return _outcome(done, tally, struck)
 
 
 def _replaced(stage: Stage) -> Outcome:
-    """Operations done right in 8 s while every 50 ms an object is replaced."""
+    """Operations done right while every 50 ms an object is replaced."""
     tally = Tally.for_readers(READERS)
     source = random.Random(9)
     versions = [fault_objects(stage.local, version) for version in range(FAULT_VERSIONS)]
-    end = time.monotonic() + _seconds(stage)
+    end = time.monotonic() + stage.fault_seconds
     readers = _start(_reader, stage, tally, end)
     replaced = 0
     while time.monotonic() < end:
@@ -229,19 +221,24 @@ def _replaced(stage: Stage) -> Outcome:
         replaced += 1
         time.sleep(0.05)
     done = sum(tally.of(Field.OPS))
-    _join(readers, end + _grace(stage))
+    _join(readers, end + GRACE)
     stage.server.put_many(stage.bucket, versions[0])
     return _outcome(done, tally, replaced)
 
 
-def _comes_back(stage: Stage) -> Outcome:
-    """Seconds from the end of an outage of 8 s until every object is read right."""
+def _in_outage(stage: Stage) -> tuple[list[BaseProcess], Tally, float]:
+    """Readers while the endpoint accepts and never answers; when it is back."""
     tally = Tally.for_readers(READERS)
-    begin = time.monotonic()
-    stage.server.hang(SECONDS)
-    readers = _start(_reader, stage, tally, begin + SECONDS)
-    time.sleep(max(begin + SECONDS - time.monotonic(), 0))
-    back = time.monotonic()
+    back = time.monotonic() + stage.fault_seconds
+    stage.server.hang(stage.fault_seconds)
+    readers = _start(_reader, stage, tally, back)
+    time.sleep(max(back - time.monotonic(), 0))
+    return readers, tally, back
+
+
+def _comes_back(stage: Stage) -> Outcome:
+    """Seconds from the end of an outage until every object is read right."""
+    readers, tally, back = _in_outage(stage)
     after = Tally.for_readers(READERS)
     _join(_start(_until_right, stage, after, back + stage.limit), back + stage.limit)
     seconds = time.monotonic() - back
@@ -256,6 +253,14 @@ def _comes_back(stage: Stage) -> Outcome:
     return Outcome(seconds, {**outcome.details, **during}, outcome.wrong)
 
 
+def _longest(stage: Stage) -> Outcome:
+    """The longest operation during an outage, in seconds."""
+    readers, tally, back = _in_outage(stage)
+    _join(readers, back + GRACE)
+    outcome = _outcome(0.0, tally, 0)
+    return Outcome(outcome.details["worst s"], outcome.details, outcome.wrong)
+
+
 def _row(name: str, title: str, reach: str, *faults: Fault, with_peers: bool = True) -> Row:
     return Row(
         f"fault-{name}",
@@ -264,6 +269,7 @@ def _row(name: str, title: str, reach: str, *faults: Fault, with_peers: bool = T
         higher_is_better=True,
         timeout=TIMEOUT,
         bounds_itself=True,
+        runs=1,
         reach=reach,
         with_peers=with_peers,
     )
@@ -272,7 +278,7 @@ def _row(name: str, title: str, reach: str, *faults: Fault, with_peers: bool = T
 FAULTS = (
     _row("none", "no fault (bound by the readers)", ""),
     Row("fault-replaced", "faults", "objects replaced meanwhile", "ops", "faults", _replaced,
-        True, timeout=TIMEOUT, bounds_itself=True),
+        True, timeout=TIMEOUT, bounds_itself=True, runs=1),
     _row("whole", "30 % of ranges answered 200 with the whole object", "0.3 of calm",
          Fault(FaultKind.WHOLE_OBJECT, 0.3)),
     _row("range", "30 % of ranges answered with another range", "0.3 of calm",
@@ -293,6 +299,9 @@ FAULTS = (
     _row("all", "all of these at once, 2 % each", "",
          *(Fault(kind, 0.02) for kind in FaultKind
            if kind not in {FaultKind.FORBIDDEN, FaultKind.TRUNCATED_XML}), with_peers=False),
-    Row("fault-hang", "faults", "after 8 s without an answer: until all is read right", "s",
-        "faults", _comes_back, timeout=TIMEOUT, bounds_itself=True, reach="3 s"),
+    Row("fault-hang", "faults", "after an outage without any answer: until all is read right", "s",
+        "faults", _comes_back, timeout=TIMEOUT, patience=3, bounds_itself=True, reach="3 s"),
+    Row("fault-deadline", "faults", f"the longest operation in it, --deadline {DEADLINE:.0f}s", "s",
+        "faults", _longest, timeout=TIMEOUT, bounds_itself=True, with_peers=False,
+        mount_options=("--deadline", f"{DEADLINE:.0f}s"), reach=f"{DEADLINE:.0f} s"),
 )  # fmt: skip

@@ -62,6 +62,16 @@ def _misses(stage: Stage) -> Outcome:
     return Outcome(seconds, wrong=f"{len(wrong)}, such as {wrong[0]}" if wrong else "")
 
 
+def _known(stage: Stage) -> Outcome:
+    """Bytes of memory for each name of a directory that is listed whole."""
+    before = stage.resident()
+    _, out = run(f"ls -U {stage.root / 'dir'} | wc -l")
+    grown = stage.resident() - before
+    names = len(_expected(stage))
+    wrong = "" if int(out) == names else f"{int(out):,} names"
+    return Outcome(grown / names, {"MiB more": grown / 2**20}, wrong)
+
+
 def _splits(template: Callable[[int], str], total: int, parts: int) -> list[str]:
     """Keys after which `parts` stretches of a listing begin; the first is the empty one."""
     return ["", *(template(total * part // parts) for part in range(1, parts))]
@@ -73,7 +83,7 @@ NAMES_ROWS = (
     Row("find-100k", "walk", "find, 100,000 keys in 10,000 directories", "s", "keys100k", _find,
         timeout=90,
         limits=(flat_listing(_splits(lambda n: f"d{n // 10:05d}/f{n % 10}.dat", 100_000, 16)),),
-        reach="1.5 of a parallel flat listing"),
+        runs=2, reach="1.5 of a parallel flat listing"),
     Row("ls-5000", "walk", "ls -l, 5,000 files", "s", "flat5000", _ls,
         limits=(flat_listing([""]),), reach="0.25 s, 6 LISTs"),
     Row("ls-100k", "walk", "ls -l, 100,000 files", "s", "flat100k", _ls, timeout=90,
@@ -81,7 +91,10 @@ NAMES_ROWS = (
         reach="3 s, 105 LISTs"),
     Row("ls-1m", "huge", "ls -l, 1,000,000 files", "s", "flat1m", _ls, timeout=150,
         limits=(flat_listing(_splits(lambda n: f"dir/file{n:07d}.dat", 1_000_000, 16)),),
-        reach="40 s, 600 MiB"),
+        with_peers=False, runs=1, reach="40 s, 600 MiB"),
+    Row("known-1m", "huge", "memory for each of 1,000,000 known names", "B", "flat1m", _known,
+        timeout=150, with_peers=False, runs=1, mount_options=("--memory-limit", "1G"),
+        reach="350 B"),
     Row("stat", "walk", "1,000 stats in an unlisted directory", "s", "flat5000", _stats,
         timeout=45, reach="0.13 s, 2 requests"),
     Row("miss", "walk", "1,000 names that do not exist", "s", "flat5000", _misses,

@@ -37,8 +37,12 @@ class Stage:
     ca_path: Path | None = None
     usable_after: float = 0.0
     """Seconds from starting the program until the mount answered."""
+    resident: Callable[[], int] = lambda: 0
+    """Bytes of memory that the program has now."""
     limit: float = 60.0
     """Seconds that the work may take."""
+    fault_seconds: float = 8.0
+    """How long readers read while faults strike."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,12 +63,14 @@ Work = Callable[[Stage], Outcome]
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """The same work without a mount: by a bare client, or on a local disk."""
+    """What the figure is held against: the work by a bare client, or on a local disk."""
 
     name: str
     work: Work
     is_local: bool = False
     """Given the local copy as the root, with its pages dropped when the row drops them."""
+    mount_options: tuple[str, ...] | None = None
+    """Not None: done in a mount of s3mount with these options, to tell what they change."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,10 +95,16 @@ class Row:
     """Done in the same mount afterwards, untimed and uncounted: what is wrong, or empty."""
     timeout: float = 60.0
     """Seconds, for the work; longer is reported as that."""
+    patience: float = 1.0
+    """How many times the limit of a run another program may take."""
     bounds_itself: bool = False
-    """The work looks at the stage's limit by itself."""
+    """The work ends by itself, also where the mount hangs."""
+    runs: int | None = None
+    """At most so many: what it tells does not change from run to run."""
+    mount_options: tuple[str, ...] = ()
+    """For s3mount, beside those it is always given."""
     with_peers: bool = True
-    """False: when all rows are run, the others are left out, as another row says as much."""
+    """False: the others take part only when the row is asked for by its name."""
     most_fetched: int | None = None
     """Bytes: a program that fetched more did other work, and is not the best peer."""
     counts_mounting: bool = False

@@ -7,8 +7,9 @@ from __future__ import annotations
 import os
 import signal
 import time
+from dataclasses import replace
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import pytest
 from PIL import Image
@@ -20,21 +21,19 @@ from benchmarks.modelled_s3 import ModelledS3
 from benchmarks.plot import draw
 from benchmarks.prices import dollars
 from benchmarks.programs import PROGRAMS
-from benchmarks.report import Result, best_peer, median, read_json, summary, write_json
+from benchmarks.report import Result, best_peer, join, median, read_json, summary, write_json
 from benchmarks.rows import ROWS
 from benchmarks.rows.faults import Field, judge
 from benchmarks.rows.shell import WorkFailedError, run
 
 ROW = {row.name: row for row in ROWS}
-ABOUT = {
+ABOUT: dict[str, Any] = {
     "date": "2026-11-21T12:00:00+00:00",
-    "command": "scripts/bench --limit 20",
+    "commands": ["scripts/bench --limit 20"],
     "cpus": 2,
     "kernel": "6.18.0",
     "python": "3.11.7",
     "programs": ["s3mount", "goofys", "s3fs"],
-    "runs": 1,
-    "limit": 20.0,
     "model": "25 ms to the first byte, unless the row says otherwise",
 }
 
@@ -114,19 +113,67 @@ def test_results_are_read_again_as_they_were_written(tmp_path: Path) -> None:
     assert read_json(tmp_path / "results.json") == (ABOUT, written)
 
 
+def test_results_of_two_times_are_joined() -> None:
+    def result(name: str, **programs: float) -> Result:
+        return Result(ROW[name], {program: [Run(value)] for program, value in programs.items()})
+
+    now = {**ABOUT, "commands": ["scripts/bench --add"], "programs": ["geesefs"]}
+    before = (ABOUT, [result("stat", s3mount=1.0, goofys=2.0), result("zcat", s3mount=3.0)])
+    about, results = join(before, (now, [result("stat", goofys=4.0), result("seq", geesefs=5.0)]))
+    assert about["programs"] == ["s3mount", "s3fs", "goofys", "geesefs"]
+    assert about["commands"] == [*ABOUT["commands"], "scripts/bench --add"]
+    assert results == [
+        result("seq", geesefs=5.0),
+        result("zcat", s3mount=3.0),
+        result("stat", s3mount=1.0, goofys=4.0),
+    ]
+    assert join(None, before) is before
+
+
 def test_a_document_tells_the_best_and_who_was_ended() -> None:
-    runs = [Run(0.9, requests={"GET": 1000, "LIST": 2}, items=1000, cpu=0.7, peak_rss=100 << 20)]
+    asked = {"GET": 1000, "LIST": 2}
+    runs = [Run(0.9, requests=asked, items=1000, cpu=0.7, peak_rss=100 << 20, dollars=0.00041)]
     peers = {"s3mount": runs, "goofys": [Run(26.4)], "s3fs": [Run(None, "> 20 s")]}
     text = document(ABOUT, [Result(ROW["grep-1000"], peers, {"curl x64": [Run(0.5)]})])
-    assert "| **0.9 s**, 1,002 R | 26.4 s, 0 R | > 20 s | 0.5 s (curl x64) |" in text
-    assert "| s3mount | 100 MiB | 0.70 s | $0.000000 |" in text
+    assert "| work | s3mount | goofys | s3fs | bare client, or local |" in text
+    assert "16 KiB, s | **0.9**, 1,002 R | 26.4, 0 R | > 20 s | 0.5 (curl x64) |" in text
+    assert "16 KiB: dollars per 1,000,000 | 410 | 0 |  |" in text
+    assert (
+        "16 KiB, s | 0.9 | 29.33 (goofys) | 0.56 (curl x64) | 1000 GET 2 LIST; 1 and 0 KiB each"
+        " | 0.000410 | 100 MiB | 0.70 s | 0.9 s, 1,010 requests |"
+    ) in text
+
+
+def test_a_document_tells_what_a_stream_takes() -> None:
+    ours = Run(500.0, cpu=1.5, seconds=2.0, peak_rss=130 << 20)
+    runs = [replace(ours, value=400.0), ours, replace(ours, value=600.0)]
+    text = document(ABOUT, [Result(ROW["seq"], {"s3mount": runs, "s3fs": [Run(400.0)]})])
+    assert "cold: peak memory | 130 MiB | 0 MiB |" in text
+    assert "cold: CPU | 1.50 s | 0.00 s |" in text
+    assert "| 500 (400-600) | 1.25 (s3fs) |" in text
+    assert "| 1.50 s, 1.50 a GB |" in text
+
+
+def test_a_document_has_no_peers_where_none_took_part() -> None:
+    text = document(ABOUT, [Result(ROW["known-1m"], {"s3mount": [Run(300.0)]})])
+    assert "known names, B | 300 |" in text
+    assert "| work |" not in text
+    assert "| fault |" not in text
 
 
 def test_a_document_tells_what_readers_were_handed() -> None:
+    calm = {"s3mount": [Run(800.0)], "goofys": [Run(100.0)]}
     hung = Run(61.0, wrong="9 wrong", details={"wrong": 9.0, "hung": 2.0, "short": 0.0})
-    programs = {"s3mount": [Run(600.0, details={"wrong": 0.0})], "goofys": [hung]}
-    text = document(ABOUT, [Result(ROW["fault-html"], programs)])
-    assert "| 600 | 61, 9 wrong, 2 hung |" in text
+    struck = {"s3mount": [Run(600.0, details={"wrong": 0.0, "worst s": 1.23})], "goofys": [hung]}
+    slow = {"s3mount": [Run(2.5)], "goofys": [Run(None, "> 15 s")]}
+    results = [
+        Result(ROW[f"fault-{name}"], programs)
+        for name, programs in (("none", calm), ("html", struck), ("hang", slow))
+    ]
+    text = document(ABOUT, results)
+    assert "| fault | s3mount | goofys | s3mount: longest operation |" in text
+    assert "ops | 600 (0.75) | 61 (0.61), 9 wrong, hangs | 1.2 s |" in text
+    assert "s | 2.5 | > 15 s |  |" in text
 
 
 def test_the_plot_is_drawn(tmp_path: Path) -> None:
@@ -139,7 +186,9 @@ def test_the_plot_is_drawn(tmp_path: Path) -> None:
 
 def test_a_peer_is_ended_at_the_limit_and_s3mount_at_the_rows(tmp_path: Path) -> None:
     place = Place(cast("ModelledS3", None), tmp_path, {}, limit=10.0)
-    grep, fault = ROW["grep-1000"], ROW["fault-stall"]
+    grep, stream, fault = ROW["grep-1000"], ROW["seq"], ROW["fault-stall"]
     assert place.seconds_for(grep, PROGRAMS["goofys"]) == 10.0
+    assert place.seconds_for(stream, PROGRAMS["goofys"]) == 30.0
     assert place.seconds_for(grep, PROGRAMS["s3mount"]) == grep.timeout
     assert place.seconds_for(fault, PROGRAMS["goofys"]) == fault.timeout
+    assert place.patience(ROW["fault-hang"], PROGRAMS["goofys"]) == 30.0
