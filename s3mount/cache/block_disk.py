@@ -34,6 +34,7 @@ import os
 import re
 import struct
 from collections.abc import Callable
+from functools import lru_cache
 from hashlib import blake2b
 from typing import NamedTuple
 
@@ -69,6 +70,7 @@ class StoredBlock(NamedTuple):
     checksum: int  # xxh3_64, seeded with the key
 
 
+@lru_cache(512)  # each row's is asked for several times while it is written or read
 def key_digest(key: str) -> bytes:
     """The 16 bytes that stand for `key` in the database and in file names.
 
@@ -84,6 +86,11 @@ def key_digest(key: str) -> bytes:
 def checksum(digest: bytes, data: Buffer) -> int:
     """xxh3_64 of `data`, seeded with the key: 22 us for 1 MiB."""
     return xxh3_64_intdigest(data, int.from_bytes(digest[:8], "little"))
+
+
+def disk_usage(length: int) -> int:
+    """What a file of that many bytes occupies."""
+    return -(-length // DISK_BLOCK) * DISK_BLOCK
 
 
 def is_value_name(filename: str) -> bool:
@@ -125,18 +132,13 @@ class BlockDisk(Disk):  # type: ignore[misc]  # diskcache ships no types
 
         `hurry`: into the page cache, which takes it faster than most disks.
         """
+        rest = memoryview(data).cast("B")
+        length = len(rest)
         filename, path = self.filename(key)
+        goes_direct = not hurry and self._goes_direct(rest)
+        fd = self._create(path, goes_direct=goes_direct)
         try:
-            fd = _create(path)
-        except FileNotFoundError:
-            # Only the directory of the first byte may be missing. `mkdir` does not bring back
-            # the cache directory itself: who removed it wanted it gone.
-            _make_directory(os.path.dirname(path))
-            fd = _create(path)
-        try:
-            rest = memoryview(data).cast("B")
-            length = len(rest)
-            if not hurry:
+            if goes_direct:
                 rest = self._write_directly(fd, rest)
             while rest:
                 rest = rest[os.write(fd, rest) :]
@@ -146,6 +148,24 @@ class BlockDisk(Disk):  # type: ignore[misc]  # diskcache ships no types
         finally:
             os.close(fd)
         return StoredBlock(filename, length, checksum(key_digest(key), data))
+
+    def _create(self, path: str, *, goes_direct: bool) -> int:
+        """Create and open a file, and the directory that it needs. Raises OSError."""
+        try:
+            return _open_new(path, goes_direct=goes_direct)
+        except FileNotFoundError:
+            # Only the directory of the first byte may be missing. `mkdir` does not bring back
+            # the cache directory itself: who removed it wanted it gone.
+            _make_directory(os.path.dirname(path))
+            return self._create(path, goes_direct=goes_direct)
+        except OSError:
+            if not goes_direct:
+                raise
+            # Where O_DIRECT is refused, the file was made.
+            _ignoring_os_errors(os.unlink, path)
+            fd = _open_new(path, goes_direct=False)  # raises what is not about the page cache
+            self.is_direct = False
+            return fd
 
     def store(
         self, value: object, read: bool, key: object = UNKNOWN
@@ -160,9 +180,8 @@ class BlockDisk(Disk):  # type: ignore[misc]  # diskcache ships no types
             value = self.write(key, value)
         if not isinstance(value, StoredBlock):
             raise TypeError(f"a cache value must be bytes, not {type(value).__name__}")
-        size = -(-value.length // DISK_BLOCK) * DISK_BLOCK
         label = _LABEL.pack(value.length, value.checksum)
-        return size, MODE_BINARY, value.filename, label
+        return disk_usage(value.length), MODE_BINARY, value.filename, label
 
     def fetch(self, mode: object, filename: object, value: object, read: object) -> StoredBlock:
         """What a row says of its value file; opens nothing.
@@ -216,10 +235,7 @@ class BlockDisk(Disk):  # type: ignore[misc]  # diskcache ships no types
 
     def _write_directly(self, fd: int, data: memoryview) -> memoryview:
         """Write what goes past the page cache in one call; the rest. Raises OSError."""
-        if not self._goes_direct(data):
-            return data
         try:
-            fcntl.fcntl(fd, fcntl.F_SETFL, os.O_DIRECT)
             data = data[os.write(fd, data) :]
         except OSError:
             fcntl.fcntl(fd, fcntl.F_SETFL, 0)
@@ -249,8 +265,9 @@ def _read(path: str, buffer: memoryview, *, flags: int = 0, how: int = 0) -> int
         os.close(fd)
 
 
-def _create(path: str) -> int:
-    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+def _open_new(path: str, *, goes_direct: bool) -> int:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+    return os.open(path, flags | os.O_DIRECT if goes_direct else flags, 0o600)
 
 
 def _make_directory(path: str) -> None:

@@ -1,4 +1,4 @@
-"""What the cache's threads do: read rows, write rows, make room.
+"""What the cache's threads do: read rows, write files, make rows of them, make room.
 
 Functions of plain values, called in a thread of the cache. They know no trio and
 share nothing but the database.
@@ -25,6 +25,7 @@ from s3mount.cache.row_index import (
     remove_database,
     sacrifice,
 )
+from s3mount.cache.write_queue import PendingRow
 
 T = TypeVar("T")
 
@@ -49,13 +50,19 @@ class ReadResult(NamedTuple):
     failure: BaseException | None  # of the database, if it failed
 
 
-class Report(NamedTuple):
+class Written(NamedTuple):
     """What came of a batch of writes."""
 
-    written: list[tuple[str, StoredBlock]]  # by key
-    dropped: int  # rows
-    excess: bool  # the cache is above its limit, or the disk below its free share
-    replaced: bool  # the database is no longer in its place
+    blocks: list[tuple[str, StoredBlock]]  # by key; no row leads to them so far
+    refused: bool  # the disk's free share is too small, and nothing was written
+    replaced: bool  # the database is no longer in its place, and nothing was kept
+
+
+class Commit(NamedTuple):
+    """What came of making rows of files."""
+
+    excess: bool  # the cache is above its limit
+    replaced: bool  # the database is no longer in its place, and nothing was kept
 
 
 class Connections:
@@ -177,36 +184,39 @@ def _read_known(index: RowIndex, want: Want) -> StoredBlock | None:
     return None
 
 
-def write_rows(
-    index: RowIndex,
-    rows: Sequence[tuple[str, memoryview]],
-    *,
-    volume_limit: int,
-    free_share: float,
-    hurry: bool,
-) -> Report:
-    """Write rows that are not there yet: first the files, then all rows in one transaction.
+def write_files(
+    index: RowIndex, rows: Sequence[PendingRow], *, free_share: float, hurry: bool
+) -> Written:
+    """Write the files of rows that are not there yet.
 
-    `hurry`: more is waiting than the disk takes in time. Nothing is written while the
-    disk's free share is too small. Raises OSError, IndexFailure.
+    `hurry`: more is waiting than the disk takes in time. Raises OSError, IndexFailure.
     """
-    if not index.is_in_place():
-        return Report([], len(rows), excess=False, replaced=True)
-    if free_bytes(index.directory, free_share) < 0:
-        return Report([], len(rows), excess=True, replaced=False)
     blocks: list[tuple[str, StoredBlock]] = []
     try:
-        for key, data in rows:
-            if not index.holds(key):
-                blocks.append((key, index.disk.write(key, data, hurry=hurry)))
-    except BaseException:
-        for _, block in blocks:
-            index.disk.remove(block.filename)
+        if free_bytes(index.directory, free_share) < 0:
+            return Written([], refused=True, replaced=False)
+        unsure = [row.key for row in rows if not row.is_new]
+        held = index.places(unsure) if unsure else {}
+        for row in rows:
+            if key_digest(row.key) not in held:
+                blocks.append((row.key, index.disk.write(row.key, row.data, hurry=hurry)))
+    except BaseException as error:
+        index.remove_files(blocks)
+        if isinstance(error, OSError) and not index.is_in_place():
+            return Written([], refused=False, replaced=True)
         raise
-    if blocks:
-        index.insert(blocks)
-    excess = index.volume() > volume_limit
-    return Report(blocks, 0, excess=excess, replaced=False)
+    return Written(blocks, refused=False, replaced=False)
+
+
+def commit(
+    index: RowIndex, blocks: Sequence[tuple[str, StoredBlock]], *, volume_limit: int
+) -> Commit:
+    """Make rows of files, in one transaction. Raises IndexFailure; the files are gone then."""
+    if not index.is_in_place():
+        index.remove_files(blocks)
+        return Commit(excess=False, replaced=True)
+    index.insert(blocks)
+    return Commit(excess=index.volume() > volume_limit, replaced=False)
 
 
 def discard(index: RowIndex, keys: Sequence[str]) -> bool:

@@ -1,7 +1,7 @@
 """The rows of the cache: which keys are kept, where, and which of them to give up first.
 
 A `diskcache.Cache` with the settings that fit, and the three things that it does not
-offer: many rows in one transaction, eviction in batches by a recency that is learned
+offer: many rows in one statement, eviction in batches by a recency that is learned
 elsewhere, and access to rows by digest. Called in the cache's threads.
 
 INVARIANTS
@@ -24,6 +24,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -143,10 +144,6 @@ class RowIndex(Cache):  # type: ignore[misc]  # diskcache ships no types
             raise BadRow("its file does not have its checksum")
         return block
 
-    def holds(self, key: str) -> bool:
-        """Whether there is a row for `key`, without a look at its file."""
-        return key in self
-
     def rows(self) -> int:
         """How many rows there are."""
         return int(self.reset("count"))
@@ -170,20 +167,41 @@ class RowIndex(Cache):  # type: ignore[misc]  # diskcache ships no types
         found = self._sql("SELECT filename FROM Cache WHERE key = ? AND raw = 1", (digest,))
         return (filename,) in found.fetchall()
 
-    def insert(self, blocks: Iterable[tuple[str, StoredBlock]]) -> None:
-        """Make rows of files that `BlockDisk.write` wrote, all in one transaction.
+    def insert(self, blocks: Sequence[tuple[str, StoredBlock]]) -> None:
+        """Make rows of files that `BlockDisk.write` wrote, all in one statement.
 
-        On failure the files are removed. Raises `IndexFailure`.
+        The files of rows that are there already are removed; on failure, all are. One
+        statement: each gives up the interpreter's lock, and must get it back, beside a stream.
+        Raises `IndexFailure`.
         """
-        blocks = list(blocks)
         try:
-            with self.transact():
+            with self._transact() as (sql, cleanup):
+                held = set(self.places([key for key, _ in blocks]))
+                values: list[object] = []
+                now = time.time()
                 for key, block in blocks:
-                    self.set(key, block)
+                    digest, raw = self.disk.put(key)
+                    if digest in held:
+                        cleanup(block.filename)
+                    else:
+                        held.add(digest)
+                        columns = self.disk.store(block, read=False, key=key)
+                        values += (digest, raw, now, now, *columns)
+                if values:
+                    marks = ",".join(["(?,?,?,?,?,?,?,?)"] * (len(values) // 8))
+                    sql(
+                        "INSERT INTO Cache (key, raw, store_time, access_time,"
+                        f" size, mode, filename, value) VALUES {marks}",
+                        values,
+                    )
         except BaseException:
-            for _, block in blocks:
-                self.disk.remove(block.filename)
+            self.remove_files(blocks)
             raise
+
+    def remove_files(self, blocks: Iterable[tuple[str, StoredBlock]]) -> None:
+        """Remove files that were written and do not become rows."""
+        for _, block in blocks:
+            self.disk.remove(block.filename)
 
     def discard(self, keys: Iterable[str]) -> None:
         """Remove the rows of `keys`, and their files."""

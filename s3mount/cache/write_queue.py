@@ -1,9 +1,10 @@
 """Rows that wait for the writer: bounded in bytes, taken in batches.
 
-Small rows are gathered: they come from walks through many files, each of which somebody waits
-for. Written one or two at a time beside such a walk, a row cost 0.45 ms of CPU; in batches, at
-the walk's next pause, 0.04 ms. So the queue is due when a large row comes, when it has gathered
-enough, or when its owner says so; and from then on until it is empty.
+Rows are gathered. Small ones come from walks through many files, each of which somebody waits
+for: written one or two at a time beside such a walk, a row cost 0.45 ms of CPU; in batches, at
+the walk's next pause, 0.04 ms. Large ones come from streams: so many as make a batch are one
+hop to a thread and back. So the queue is due when it has gathered enough of either, or when its
+owner says so; and from then on until it is empty.
 
 INVARIANT: `waiting_bytes` counts what is queued and what was taken and not yet
 released, so the bound holds for all memory that the cache keeps from its owners.
@@ -29,16 +30,20 @@ class PendingRow(NamedTuple):
     key: str
     data: memoryview
     release: Callable[[], None]
+    is_new: bool = False  # there is surely no such row yet
 
 
 class WriteQueue:
-    """First in, first out; gathers at most `gather` bytes of small rows."""
+    """First in, first out; gathers at most `gather` bytes, and of large rows a batch."""
 
     def __init__(self, *, limit: int, gather: int, batch_bytes: int, batch_rows: int) -> None:
         self._limit = limit
         self._gather = gather
         self._batch_bytes = batch_bytes
         self._batch_rows = batch_rows
+        # An eighth: what is gathered of a stream must not be what the stream waits for.
+        self._gather_large = min(batch_bytes, limit // 8)
+        self._gathered_large = 0  # bytes
         self._rows: deque[PendingRow] = deque()
         self.waiting_bytes = 0
         self.largest = 0  # bytes of the largest row that was ever queued
@@ -62,8 +67,10 @@ class WriteQueue:
         self._rows.append(row)
         self.waiting_bytes += len(row.data)
         self.largest = max(self.largest, len(row.data))
+        if len(row.data) >= SMALL:
+            self._gathered_large += len(row.data)
         is_enough = self.waiting_bytes > self._gather or len(self._rows) > GATHER_ROWS
-        if is_enough or len(row.data) >= SMALL:
+        if is_enough or self._gathered_large >= self._gather_large:
             self.is_due = True
 
     def take_batch(self) -> list[PendingRow]:
@@ -77,6 +84,7 @@ class WriteQueue:
             batch.append(self._rows.popleft())
         if not self._rows:
             self.is_due = False
+            self._gathered_large = 0
         return batch
 
     def release(self, batch: list[PendingRow]) -> None:

@@ -87,3 +87,21 @@ def test_no_more_than_so_many_rows_are_gathered() -> None:
     assert not due(queue)
     queue.append(row(0))
     assert due(queue)
+
+
+def test_large_rows_are_gathered_until_they_make_a_batch() -> None:
+    queue = WriteQueue(limit=100 * SMALL, gather=100 * SMALL, batch_bytes=4 * SMALL, batch_rows=9)
+    for _ in range(2):
+        for _ in range(3):
+            queue.append(row(SMALL))
+            assert not due(queue)
+        queue.append(row(SMALL))
+        assert due(queue)
+        assert len(queue.take_batch()) == 4
+        assert not due(queue)
+
+
+def test_where_little_may_wait_large_rows_wait_for_nothing() -> None:
+    queue = WriteQueue(limit=8 * SMALL, gather=8 * SMALL, batch_bytes=4 * SMALL, batch_rows=9)
+    queue.append(row(SMALL))
+    assert due(queue)

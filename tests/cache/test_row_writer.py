@@ -1,0 +1,71 @@
+"""How what is put becomes rows: many at once, whoever else writes, and read before that."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import trio
+
+from s3mount.cache.block_disk import StoredBlock
+from s3mount.cache.row_index import RowIndex
+from tests.cache.rows import (
+    MIB,
+    assert_sizes_agree,
+    hits,
+    open_cache,
+    put_all,
+    query,
+    row_bytes,
+    row_key,
+    until,
+    value_files,
+)
+
+
+async def test_many_blocks_become_rows_in_one_transaction(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inserted: list[int] = []
+    insert = RowIndex.insert
+
+    def counted(self: RowIndex, blocks: Sequence[tuple[str, StoredBlock]]) -> None:
+        inserted.append(len(blocks))
+        insert(self, blocks)
+
+    monkeypatch.setattr(RowIndex, "insert", counted)
+    keys = [row_key(n, 100_000) for n in range(200)]
+    cache = await open_cache(tmp_path, size_limit=1024 * MIB)
+    await put_all(cache, keys)
+    assert inserted == [200]
+    assert len(query(tmp_path, "SELECT key FROM Cache")) == 200
+    await cache.aclose()
+
+
+async def test_a_row_that_another_mount_wrote_meanwhile_is_left_as_it_is(tmp_path: Path) -> None:
+    one, two = await open_cache(tmp_path), await open_cache(tmp_path)
+    key = row_key("k", 1000)
+    await until(lambda: two.surely_absent(key))
+    await put_all(one, [key])
+    before = value_files(tmp_path)
+    await put_all(two, [key])
+    assert value_files(tmp_path) == before
+    assert await hits(two, [key]) == [True]
+    assert_sizes_agree(tmp_path)
+    await one.aclose()
+    await two.aclose()
+
+
+async def test_a_block_is_read_before_it_is_a_row(tmp_path: Path) -> None:
+    cache = await open_cache(tmp_path)
+    key = row_key("k", MIB)
+    released = trio.Event()
+    connection = sqlite3.connect(tmp_path / "cache.db", isolation_level=None)
+    connection.execute("BEGIN IMMEDIATE")
+    assert cache.put(key, memoryview(row_bytes(key)), released.set)
+    await released.wait()
+    assert await hits(cache, [key]) == [True]
+    connection.close()
+    await cache.aclose()
