@@ -15,6 +15,7 @@ pyfuse3 takes trio from its module's attribute, which `pyfuse3.asyncio` replaces
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from types import SimpleNamespace, TracebackType
@@ -22,6 +23,8 @@ from typing import Any, Self, TypeVar
 
 import pyfuse3
 import trio
+
+from s3mount.kernel.busy_poll import BusyPoll, looking
 
 T = TypeVar("T")
 
@@ -31,6 +34,7 @@ class Turns:
 
     def __init__(self) -> None:
         self._is_taken = False
+        self.answered_at_once = False  # the last request, and the next is likely to come soon
         self._waiting: deque[trio.lowlevel.Task] = deque()
 
     async def __aenter__(self) -> None:
@@ -59,6 +63,11 @@ class Turns:
 _turns = Turns()
 
 
+def none_soon() -> None:
+    """For a handler: what it answers keeps who asked busy for a while."""
+    _turns.answered_at_once = False
+
+
 class WhileWaiting(Awaitable[T]):
     """Awaits a handler, and hands the turn on as soon as it waits for anything."""
 
@@ -69,8 +78,10 @@ class WhileWaiting(Awaitable[T]):
 
     def __await__(self) -> Generator[Any, Any, T]:
         handler = self._handler
+        _turns.answered_at_once = True
         try:
             trap = handler.send(None)
+            _turns.answered_at_once = False
             _turns.hand_on()
             while True:
                 try:
@@ -114,7 +125,12 @@ class _Nursery:
 
 async def main() -> None:
     """`pyfuse3.main`, with turns that cost nothing where nobody waits."""
-    pyfuse3.trio = SimpleNamespace(  # type: ignore[attr-defined]
-        **{**vars(trio), "Lock": lambda: _turns, "open_nursery": _Nursery}
-    )
+    busy_poll = BusyPoll(looking(), cores=len(os.sched_getaffinity(0)))
+
+    async def wait_readable(fd: int) -> None:
+        await busy_poll.wait(fd, answered_at_once=_turns.answered_at_once)
+
+    lowlevel = SimpleNamespace(**{**vars(trio.lowlevel), "wait_readable": wait_readable})
+    ours = {"Lock": lambda: _turns, "open_nursery": _Nursery, "lowlevel": lowlevel}
+    pyfuse3.trio = SimpleNamespace(**{**vars(trio), **ours})  # type: ignore[attr-defined]
     await pyfuse3.main()
