@@ -164,19 +164,29 @@ class Filesystem:
         None instead of attributes: there is no such name. Raises `NotADirectory`,
         `NameTooLong`, and any `RequestError`.
         """
+        answer = self.known(parent, name)
+        if answer is None:
+            answer = self._found(await self._tree.lookup(self._directory_node(parent), name))
+        return answer
+
+    def known(self, parent: int, name: str) -> tuple[Attr | None, float] | None:
+        """The same without waiting; None when there is something to wait for."""
         node = self._directory_node(parent)
         # The kernel itself refuses names only from 1,025 bytes on (FUSE_NAME_MAX).
         if len(name) > NAME_MAX // 4 and len(name.encode()) > NAME_MAX:
             raise NameTooLong(f"a name of {len(name.encode())} bytes", f"{NAME_MAX} is the limit")
         if name in {".", ".."}:
-            found = Found(node if name == "." else node.parent or node, 0.0)
-        else:
-            found = await self._tree.lookup(node, name)
-        if found.node is None:
-            return None, self._tree.refresher.ask_again_in(found.ttl, is_absent=True)
-        self._tree.inodes.remember(found.node)
-        ttl = self._tree.refresher.ask_again_in(found.ttl)
-        return self._attr(found.node, ttl), ttl
+            return self._found(Found(node if name == "." else node.parent or node, 0.0))
+        found = self._tree.known(node, name)
+        return None if found is None else self._found(found)
+
+    def _found(self, found: Found) -> tuple[Attr | None, float]:
+        node, ttl, file = found
+        if node is None:
+            return None, self._tree.refresher.ask_again_in(ttl, is_absent=True)
+        self._tree.inodes.remember(node)
+        ttl = self._tree.refresher.ask_again_in(ttl)
+        return self._attr(node, ttl) if file is None else self._file_attr(node, file, ttl), ttl
 
     def forget(self, ino: int, nlookup: int) -> None:
         """The kernel gives `nlookup` references to the inode back."""
@@ -231,19 +241,14 @@ class Filesystem:
             parent = node.parent or node
             yield Entry("..", parent, self._attr(parent, 0.0), 2)
         first = max(0, cursor - 2)
-        mode = stat.S_IFREG | self._look.file_mode
         asked = ttl = -1.0
         names = map(listing.names.__getitem__, range(first, len(listing.names)))
         for shown in self._tree.shown(node, names, listing.not_before):
             if shown.ttl != asked:
                 asked, ttl = shown.ttl, self._tree.refresher.ask_again_in(shown.ttl)
             child = shown.node
-            if shown.file is None:
-                attr = self._attr(child, ttl)
-            else:
-                size, mtime_ns = shown.file
-                uid, gid = self._look.uid, self._look.gid
-                attr = Attr(child.ino, mode, 1, uid, gid, size, mtime_ns, ttl)
+            file = shown.file
+            attr = self._attr(child, ttl) if file is None else self._file_attr(child, file, ttl)
             yield Entry(child.name, child, attr, first + shown.at + 3)
 
     def taken(self, entry: Entry) -> None:
@@ -358,16 +363,20 @@ class Filesystem:
         return directory
 
     def _attr(self, node: Node, ttl: float) -> Attr:
-        look = self._look
         info = node.info
         if info is not None:
-            mode = stat.S_IFREG | look.file_mode
-            return Attr(node.ino, mode, 1, look.uid, look.gid, info.size, info.mtime_ns, ttl)
+            return self._file_attr(node, (info.size, info.mtime_ns), ttl)
+        look = self._look
         marker = node.directory.marker if node.directory is not None else None
         mtime_ns = look.directory_mtime_ns if marker is None else marker.mtime_ns
         # nlink 1: "the number of subdirectories is unknown", so that find(1) visits them all.
         mode = stat.S_IFDIR | look.dir_mode
         return Attr(node.ino, mode, 1, look.uid, look.gid, 0, mtime_ns, ttl)
+
+    def _file_attr(self, node: Node, size_and_mtime: tuple[int, int], ttl: float) -> Attr:
+        look = self._look
+        mode = stat.S_IFREG | look.file_mode
+        return Attr(node.ino, mode, 1, look.uid, look.gid, *size_and_mtime, ttl)
 
 
 async def _nothing(_ino: int) -> None:

@@ -29,16 +29,11 @@ from s3mount.namespace.ranges import Ranges
 
 
 class Sighting(NamedTuple):
-    """What is known of one name: a file (`info`), a directory, or nothing there."""
+    """What is known of one name: the row that shows it, or that nothing is there."""
 
-    info: ObjectInfo | None
-    is_directory: bool
+    row: int  # of `Directory.entries`; -1: no such name
     learned: float  # seconds on the clock of `Directory.apply`
-
-    @property
-    def is_absent(self) -> bool:
-        """Whether it is known that no such name exists."""
-        return self.info is None and not self.is_directory
+    hi: str  # the first position behind the name of which nothing is known, or of another age
 
 
 class Lost(NamedTuple):
@@ -86,28 +81,19 @@ class Directory:
         What exists counts as known when it was learned at the time `positive` or later,
         what does not exist when at `negative` or later.
         """
-        behind = self.known.since(shown_at(name))
-        if behind is None:
+        lo, hi, learned = self.known.around(shown_at(name))
+        if lo == hi:
             return None
-        sighting = self.sighting(name, behind)
-        if sighting.is_directory:
-            return sighting if behind >= positive else None
-        at = self.known.since(name)
-        if at is None:
+        row = self.entries.find(name)
+        if not lo <= name and (row < 0 or not self.entries.is_directory(row)):
+            # Two requests told of "name" and of "name/": it is as old as the older.
+            at = self.known.since(name)
+            if at is None:
+                return None
+            learned = min(learned, at)
+        if learned < (negative if row < 0 else positive):
             return None
-        learned = min(at, behind)
-        if learned < (negative if sighting.is_absent else positive):
-            return None
-        return sighting._replace(learned=learned)
-
-    def sighting(self, name: str, learned: float) -> Sighting:
-        """What is shown under `name` now, without a look at its age."""
-        i = self.entries.find(name)
-        if i < 0:
-            return Sighting(None, False, learned)
-        if self.entries.is_directory(i):
-            return Sighting(None, True, learned)
-        return Sighting(self.entries.file(i, self.prefix), False, learned)
+        return Sighting(row, learned, hi)
 
     def shown(self, lo: str, hi: str, limit: int | None = None) -> list[str]:
         """The names whose positions (`shown_at`) lie in [lo, hi), in order, at most `limit`."""

@@ -33,6 +33,11 @@ def is_showable(name: str) -> bool:
     return len(name) * 4 <= NAME_MAX or len(name.encode("utf-8", "surrogatepass")) <= NAME_MAX
 
 
+def is_short(key: str) -> bool:
+    """Whether S3 can have such a key: of at most 1,024 bytes."""
+    return len(key) * 4 <= KEY_MAX or len(key.encode("utf-8", "surrogatepass")) <= KEY_MAX
+
+
 @dataclass(slots=True)
 class Chapter:
     """What a page tells of the directory `prefix` within the suffixes [lo, hi)."""

@@ -8,6 +8,8 @@ every step that proves them right, and ask for nothing more at the first that do
 - `Walks`: the directories that a process lists. Its appetite is in pages of listing.
 - `Streaks`: the files that are opened. Its appetite is in files.
 
+- `InOrder`: the names that are looked up without a listing. It asks for one page.
+
 A place is anything hashable; what follows a place, in which order, is asked of functions
 given at construction.
 
@@ -150,6 +152,29 @@ class Walks(Generic[P]):
                 self._walks = [walk, *self._walks[: WALKS_KEPT - 1]]
                 return walk
         return None
+
+
+# --- names --------------------------------------------------------------------------
+
+# Names looked up in order before a page is listed ahead, and how far one may be behind another.
+LOOKUPS_PROOF = 8
+LOOKUP_REACH = 3
+
+
+class InOrder(Generic[P]):
+    """Recognises names that are looked up one after the other, in the order of their directory."""
+
+    def __init__(self) -> None:
+        self._place: P | None = None
+        self._row = 0
+        self._steps = 0
+
+    def looked_up(self, place: P, row: int) -> bool:
+        """The row of a directory was looked up. Whether that goes on what is proven an order."""
+        is_step = place == self._place and 0 < row - self._row <= LOOKUP_REACH
+        self._steps = self._steps + 1 if is_step else 0
+        self._place, self._row = place, row
+        return self._steps >= LOOKUPS_PROOF
 
 
 # --- files --------------------------------------------------------------------------

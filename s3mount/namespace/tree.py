@@ -9,49 +9,35 @@ Freshness: what was learned by a request sent at time t is good until t + TTL, a
 always good for whoever asked before t. So with a TTL of 0 every question goes to S3,
 once.
 
-INVARIANT: knowledge carries the time its request was *sent*; what changed in
-the bucket after that may be unknown to it.
-
 Must not know: errno, bytes names, file handles, blocks.
 """
 
 from __future__ import annotations
 
-import logging
+import math
 from collections.abc import Callable, Collection, Iterable, Iterator
-from functools import partial
 from typing import NamedTuple
 
 import trio
 
-from s3mount.errors import BadReply, RequestError
-from s3mount.flight import Flights
+from s3mount.errors import BadReply
 from s3mount.model import ObjectInfo
 from s3mount.namespace.ahead import DirectoriesAhead
 from s3mount.namespace.directories import Directories
-from s3mount.namespace.directory import Directory, Sighting
+from s3mount.namespace.directory import Directory, Lost
 from s3mount.namespace.entries import shown_at
 from s3mount.namespace.forgetting import Forgetting
 from s3mount.namespace.inodes import Inodes, Node
-from s3mount.namespace.known import START, after
-from s3mount.namespace.listing import (
-    DELIMITER,
-    KEY_MAX,
-    NAME_MAX,
-    Chapter,
-    delimited,
-    flat,
-    is_showable,
-)
+from s3mount.namespace.known import END, START
+from s3mount.namespace.learning import Learning
+from s3mount.namespace.listing import is_short, is_showable
+from s3mount.namespace.lookahead import InOrder
 from s3mount.namespace.order import Place, entries_after, place_of
-from s3mount.namespace.pages import from_name, start_after
-from s3mount.namespace.pages import just_before as just_before
+from s3mount.namespace.pages import from_name
 from s3mount.namespace.readdir import Listing
 from s3mount.namespace.refresh import Refresher
 from s3mount.namespace.remembered import Remembered
 from s3mount.s3.bucket import Bucket
-
-log = logging.getLogger(__name__)
 
 OnLost = Callable[[int, list[str]], None]
 
@@ -63,12 +49,16 @@ _MAX_PAGES_A_LOOKUP = 64
 # Seconds for which knowledge must be good, or what is listed ahead is too old when it is needed.
 _TTL_WORTH_AHEAD = 1.0
 
+# Names behind the one looked up: a page takes as long as some 500 lookups of known names.
+LOOKED_FURTHER = 500
+
 
 class Found(NamedTuple):
     """The answer to a lookup."""
 
     node: Node | None  # None: no such name
     ttl: float  # seconds for which the answer stays good
+    file: tuple[int, int] | None = None  # as of `Shown`
 
 
 class Shown(NamedTuple):
@@ -94,14 +84,13 @@ class Tree:
         remembered: Remembered | None = None,
     ) -> None:
         """`remembered`: what an earlier mount knew."""
-        self._bucket = bucket
         self._prefix = prefix
-        self._flights: Flights[Chapter] = Flights(nursery)
         self._metadata_ttl = metadata_ttl
         self._negative_ttl = negative_ttl
         # Ages may be off by this much: little beside the TTL that they are compared with.
         self._grain = min(1.0, metadata_ttl / 10, negative_ttl / 10)
         self._directories = Directories(self._grain, remembered)
+        self.learning = Learning(bucket, self._directories, nursery, self._learned)
         self.inodes = Inodes(self._directories.have(prefix))
         self._directories[prefix].ino = self.inodes.root.ino
         self.ahead = DirectoriesAhead(
@@ -109,20 +98,21 @@ class Tree:
             top=prefix,
             nursery=nursery,
             oldest=lambda: trio.current_time() - metadata_ttl,
-            list_flat=self._list_flat,
-            list_one=lambda below: self.learn_ahead(self._directories.have(below), START),
+            list_flat=self.learning.list_flat,
+            list_one=lambda below: self.learning.learn_ahead(self._directories.have(below), START),
         )
         self.refresher = Refresher(
             ttl=metadata_ttl,
             negative_ttl=negative_ttl,
             top=prefix,
             nursery=nursery,
-            list_page=self.learn,
-            list_flat=self._list_flat,
+            list_page=self.learning.learn,
+            list_flat=self.learning.list_flat,
         )
+        self._in_order: InOrder[str] = InOrder()
+        self._further = ("", "")  # directory and position from which on was listed ahead last
         self.on_lost: OnLost = lambda _ino, _names: None
         self.forgetting = Forgetting(self._directories, self.inodes)
-        self.hidden = 0  # keys seen that no path can show
 
     # --- asking -------------------------------------------------------------------
 
@@ -133,20 +123,11 @@ class Tree:
         """
         directory = parent.directory
         assert directory is not None
-        key = directory.prefix + name
-        if not is_showable(name) or len(key.encode("utf-8", "surrogatepass")) > KEY_MAX:
-            return Found(None, self._negative_ttl)
-        self._directories.use(directory)
         asked = trio.current_time()
         for _ in range(_MAX_PAGES_A_LOOKUP):
-            now = trio.current_time()
-            sighting = directory.find(
-                name,
-                positive=min(asked, now - self._metadata_ttl),
-                negative=min(asked, now - self._negative_ttl),
-            )
-            if sighting is not None:
-                return self._found(parent, name, sighting, now)
+            found = self.known(parent, name, asked)
+            if found is not None:
+                return found
             directory.needed += 1
             try:
                 await self._light(directory, name, asked)
@@ -156,6 +137,33 @@ class Tree:
             f"the endpoint's listings of {directory.prefix!r} never reach {name!r}",
             "use an endpoint that supports ListObjectsV2 with start-after",
         )
+
+    def known(self, parent: Node, name: str, asked: float = math.inf) -> Found | None:
+        """The same, where it is known; None: S3 must be asked.
+
+        `asked`: since when somebody has waited for the answer.
+        """
+        directory = parent.directory
+        assert directory is not None
+        if not is_showable(name) or not is_short(directory.prefix + name):
+            return Found(None, self._negative_ttl)
+        self._directories.use(directory)
+        now = trio.current_time()
+        positive, negative = now - self._metadata_ttl, now - self._negative_ttl
+        sighting = directory.find(
+            name, positive=min(asked, positive), negative=min(asked, negative)
+        )
+        if sighting is None:
+            return None
+        row, learned, hi = sighting
+        if row < 0:
+            self.refresher.used(directory, name, learned, is_absent=True)
+            return Found(None, max(0.0, learned - negative))
+        self.refresher.used(directory, name, learned)
+        if hi != END:
+            self._look_further(directory, row, hi)
+        file = directory.entries.size_and_mtime(row)
+        return Found(self._node(parent, name, row), max(0.0, learned - positive), file)
 
     def shown(self, parent: Node, names: Iterable[str], not_before: float) -> Iterator[Shown]:
         """The entries as they stand now, for a listing that learned them since `not_before`.
@@ -195,13 +203,13 @@ class Tree:
         if self._metadata_ttl >= _TTL_WORTH_AHEAD:
             covering = self.ahead.covering(directory.prefix)
             self.ahead.visit(directory.prefix)
-        return Listing(self, directory, trio.current_time() - self._metadata_ttl, covering)
+        return Listing(self.learning, directory, trio.current_time() - self._metadata_ttl, covering)
 
     async def learn_root(self) -> None:
         """List the first page of the root: the mount's check, and its first knowledge."""
         directory = self.inodes.root.directory
         assert directory is not None
-        await self.learn(directory, START)
+        await self.learning.learn(directory, START)
 
     def doubt(self, node: Node) -> None:
         """S3 answered that the file is gone or changed: the next lookup of its name asks again."""
@@ -299,25 +307,7 @@ class Tree:
         directory = self._directories.get(prefix)
         return () if directory is None else directory.entries.names
 
-    # --- learning -----------------------------------------------------------------
-
-    async def learn(self, directory: Directory, lo: str, *, not_before: float = 0.0) -> Chapter:
-        """Learn one page of `directory` from the position `lo` on; returns what it told."""
-        work = partial(self._list, directory, lo)
-        return await self._flights.join((directory.prefix, lo), work, not_before=not_before)
-
-    def learn_ahead(self, directory: Directory, lo: str) -> None:
-        """Have the page from `lo` on listed, without waiting."""
-        self._flights.start((directory.prefix, lo), partial(self._list, directory, lo))
-
-    def go_on(self, directory: Directory) -> None:
-        """Have listed what the directory's reader will come for."""
-        if directory.ranges is not None:
-            wanted = directory.ranges.wanted(
-                directory.entries.names, directory.known, directory.tokens
-            )
-            for lo in wanted:
-                self.learn_ahead(directory, lo)
+    # --- asking S3 ----------------------------------------------------------------
 
     async def _light(self, directory: Directory, name: str, asked: float) -> None:
         """One request that brings `name` out of the dark, or nearer to the light.
@@ -328,9 +318,9 @@ class Tree:
         ttl = min(self._metadata_ttl, self._negative_ttl)
         not_before = min(asked, trio.current_time() - ttl)
         if _is_since(directory, name, not_before):
-            await self._probe(directory, name, not_before)
+            await self.learning.probe(directory, name, not_before)
         elif directory.dark_lookups and not _is_since(directory, START, not_before):
-            await self.learn(directory, START, not_before=not_before)
+            await self.learning.learn(directory, START, not_before=not_before)
             directory.dark_lookups = 0
         else:
             if directory.known.oldest() is None and self._metadata_ttl >= _TTL_WORTH_AHEAD:
@@ -338,74 +328,24 @@ class Tree:
             # Counted when it has landed: many who ask for one name at once join one flight.
             # Thousands of names may stand between the two: from where the page before ended.
             lo = directory.known.reach(from_name(name), not_before)
-            await self.learn(directory, lo, not_before=not_before)
+            await self.learning.learn(directory, lo, not_before=not_before)
             directory.dark_lookups += 1
 
-    async def _probe(self, directory: Directory, name: str, not_before: float) -> None:
-        """Ask whether anything lies below "name/": a thousand "name.x" may stand between."""
-        work = partial(self._list_below, directory, name)
-        await self._flights.join((directory.prefix, name, "/"), work, not_before=not_before)
+    def _look_further(self, directory: Directory, row: int, hi: str) -> None:
+        """Have listed what is behind the position `hi` when lookups in order come near it."""
+        if not self._in_order.looked_up(directory.prefix, row):
+            return
+        names, far = directory.entries.names, row + LOOKED_FURTHER
+        is_near = far >= len(names) or shown_at(names[far]) >= hi
+        wanted = directory.prefix, hi
+        # Once: whatever comes of it, lookups in the dark ask for themselves.
+        if is_near and wanted != self._further and self._metadata_ttl >= _TTL_WORTH_AHEAD:
+            self._further = wanted
+            if directory.known.since(hi) is None:
+                self.learning.learn_ahead(directory, hi)
 
-    async def _list(self, directory: Directory, lo: str) -> Chapter:
-        sent = trio.current_time()
-        # Taken away at once: should the endpoint refuse it, the next try goes on from the key.
-        token = directory.tokens.pop(lo, None)
-        try:
-            page = await self._bucket.list_page(
-                directory.prefix,
-                delimiter=DELIMITER,
-                start_after="" if token else start_after(directory.prefix, lo),
-                token=token,
-            )
-        except BaseException:
-            if directory.ranges is not None:
-                directory.ranges.failed(lo)
-            raise
-        chapter = delimited(page, directory.prefix, lo)
-        if page.next_token is not None:
-            directory.tokens[chapter.hi] = page.next_token
-        self._apply(directory, chapter, sent)
-        if directory.ranges is not None:
-            directory.ranges.came(chapter)
-            self.go_on(directory)
-        return chapter
-
-    async def _list_below(self, directory: Directory, name: str) -> Chapter:
-        sent = trio.current_time()
-        position = shown_at(name)
-        page = await self._bucket.list_page(directory.prefix + position, max_keys=1)
-        chapter = Chapter(directory.prefix, position, after(position))
-        if page.objects:
-            chapter.directories[name] = None
-        self._apply(directory, chapter, sent)
-        return chapter
-
-    async def _list_flat(self, prefix: str, start: str) -> int:
-        """One page of `prefix` without a delimiter, from the key `start` on.
-
-        Returns how many directories it told of. Nobody asked for it: an error is no harm.
-        """
-        sent = trio.current_time()
-        lo = start[len(prefix) :]
-        try:
-            page = await self._bucket.list_page(prefix, start_after=start_after(prefix, lo))
-        except RequestError as error:
-            log.debug("listing ahead of a walk failed: %s", error)
-            return 0
-        chapters = flat(page, prefix, lo)
-        for chapter in chapters:
-            self._apply(self._directories.have(chapter.prefix), chapter, sent)
-        return len(chapters)
-
-    def _apply(self, directory: Directory, chapter: Chapter, sent: float) -> None:
-        if chapter.hidden and not self.hidden:
-            log.info(
-                "some keys below %r cannot be shown: a name is empty, '.', '..' or over %d bytes",
-                directory.prefix,
-                NAME_MAX,
-            )
-        self.hidden += chapter.hidden
-        lost = self._directories.apply(directory, chapter, sent)
+    def _learned(self, directory: Directory, lost: list[Lost]) -> None:
+        """A page told of the directory, and took these entries away."""
         for _, ino, info in lost:
             node = self.inodes.get(ino)
             if node is not None:
@@ -415,16 +355,6 @@ class Tree:
         self.forgetting.grown()
 
     # --- making answers -----------------------------------------------------------
-
-    def _found(self, parent: Node, name: str, sighting: Sighting, now: float) -> Found:
-        ttl = self._negative_ttl if sighting.is_absent else self._metadata_ttl
-        left = max(0.0, sighting.learned + ttl - now)
-        assert parent.directory is not None
-        is_absent = sighting.is_absent
-        self.refresher.used(parent.directory, name, sighting.learned, is_absent=is_absent)
-        if is_absent:
-            return Found(None, left)
-        return Found(self._node(parent, name, parent.directory.entries.find(name)), left)
 
     def _node(self, parent: Node, name: str, row: int) -> Node:
         """The node of an entry: the one that the kernel holds, or a new one."""

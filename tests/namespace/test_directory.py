@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from itertools import count, pairwise
+from typing import NamedTuple
 
 from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.strategies import DrawFn
 
 from s3mount.model import ObjectInfo
-from s3mount.namespace.directory import Directory, Lost, Sighting
+from s3mount.namespace.directory import Directory, Lost
 from s3mount.namespace.entries import shown_at
 from s3mount.namespace.known import END, START, after
 from s3mount.namespace.listing import Chapter
@@ -47,6 +48,34 @@ def histories(draw: DrawFn) -> list[tuple[float, Chapter]]:
             in_order = dict.fromkeys(sorted(directories))
             told.append((float(time), Chapter(PREFIX, lo, hi, files, in_order, marker)))
     return draw(st.permutations(told))
+
+
+class Sighting(NamedTuple):
+    """What is known of one name: a file (`info`), a directory, or nothing there."""
+
+    info: ObjectInfo | None
+    is_directory: bool
+    learned: float
+
+    @property
+    def is_absent(self) -> bool:
+        """Whether it is known that no such name exists."""
+        return self.info is None and not self.is_directory
+
+
+def find(
+    directory: Directory, name: str, *, positive: float = ALWAYS, negative: float = ALWAYS
+) -> Sighting | None:
+    """What the directory knows of a name; None: nothing."""
+    found = directory.find(name, positive=positive, negative=negative)
+    return None if found is None else sighting(directory, found.row, found.learned)
+
+
+def sighting(directory: Directory, row: int, learned: float) -> Sighting:
+    """What the row shows; -1: nothing."""
+    if row < 0 or directory.entries.is_directory(row):
+        return Sighting(None, row >= 0, learned)
+    return Sighting(directory.entries.file(row, directory.prefix), False, learned)
 
 
 @dataclass
@@ -117,7 +146,7 @@ def test_a_name_is_known_as_it_was_told_last(
 ) -> None:
     directory, table = hear(history)
     for name in NAMES:
-        found = directory.find(name, positive=positive, negative=negative)
+        found = find(directory, name, positive=positive, negative=negative)
         assert found == table.find(name, positive, negative), name
     assert directory.marker == table.marker[0]
 
@@ -135,7 +164,8 @@ def test_each_name_is_shown_once_in_the_order_of_its_directory(
         assert directory.shown(lo, hi) == within
         assert directory.shown(lo, hi, 2) == within[:2]
     for name in names:
-        assert directory.sighting(name, 9.0) == table.shown(name)._replace(learned=9.0)
+        row = directory.entries.find(name)
+        assert sighting(directory, row, 9.0) == table.shown(name)._replace(learned=9.0)
 
 
 @given(history=histories(), name=st.sampled_from(NAMES))
@@ -145,10 +175,10 @@ def test_what_is_forgotten_is_dark_and_its_neighbours_are_not(
 ) -> None:
     directory, table = hear(history)
     directory.forget(name)
-    assert directory.find(name, positive=ALWAYS, negative=ALWAYS) is None
+    assert find(directory, name) is None
     for other in NAMES:
         if other != name:
-            found = directory.find(other, positive=ALWAYS, negative=ALWAYS)
+            found = find(directory, other)
             assert found == table.find(other, ALWAYS, ALWAYS)
 
 

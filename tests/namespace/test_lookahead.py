@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterable, Sequence
+from itertools import accumulate
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from s3mount.namespace.lookahead import (
+    LOOKUP_REACH,
+    LOOKUPS_PROOF,
     PAGES_MOST,
     PATIENCE,
     PROOF,
     REACH,
     STREAKS_KEPT,
     WALK_REACH,
+    InOrder,
     Streaks,
     Walk,
     Walks,
@@ -455,3 +459,33 @@ def test_a_broken_walk_stops_within_one_step(seed: int, steps: int) -> None:
     for place in random.Random(seed).sample(forest.places[100::20], 100):
         assert forest.visit(place) is None
     assert forest.pages == pages
+
+
+# --- names ------------------------------------------------------------------------------------
+
+
+@given(steps=st.lists(st.integers(1, LOOKUP_REACH), min_size=LOOKUPS_PROOF, max_size=50))
+def test_names_looked_up_in_order_prove_it(steps: list[int]) -> None:
+    lookups: InOrder[str] = InOrder()
+    rows = [5, *(5 + row for row in accumulate(steps))]
+    told = [lookups.looked_up("d/", row) for row in rows]
+    assert told == [at >= LOOKUPS_PROOF for at in range(len(rows))]
+    assert not lookups.looked_up("e/", rows[-1] + 1)  # another directory
+    assert not lookups.looked_up("d/", rows[-1] + 1)
+
+
+@given(seed=seeds)
+def test_names_looked_up_in_no_order_prove_nothing(seed: int) -> None:
+    lookups: InOrder[str] = InOrder()
+    rows = list(range(1000))
+    random.Random(seed).shuffle(rows)
+    assert not any(lookups.looked_up("d/", row) for row in rows)
+
+
+@pytest.mark.parametrize("step", [0, -1, LOOKUP_REACH + 1])
+def test_an_order_that_breaks_has_to_be_proven_anew(step: int) -> None:
+    lookups: InOrder[str] = InOrder()
+    assert [lookups.looked_up("d/", row) for row in range(LOOKUPS_PROOF + 1)][-1]
+    row = LOOKUPS_PROOF + step
+    told = [lookups.looked_up("d/", at) for at in range(row, row + LOOKUPS_PROOF + 1)]
+    assert told == [False] * LOOKUPS_PROOF + [True]

@@ -15,7 +15,7 @@ from s3mount.namespace.entries import shown_at
 from s3mount.namespace.known import END, START
 from s3mount.namespace.listing import Chapter
 from s3mount.namespace.stretch import recall, stretches
-from tests.namespace.test_directory import ALWAYS, NAMES, PREFIX, hear, histories
+from tests.namespace.test_directory import NAMES, PREFIX, find, hear, histories
 from tests.namespace.test_entries import INFOS
 
 CLOCK = 1000.0  # what the wall clock is ahead
@@ -35,8 +35,7 @@ def test_what_is_known_comes_back(history: list[tuple[float, Chapter]], rows: in
     with patch.object(stretch, "ROWS", rows):
         again = read_back(directory)
     for name in NAMES:
-        told = directory.find(name, positive=ALWAYS, negative=ALWAYS)
-        assert again.find(name, positive=ALWAYS, negative=ALWAYS) == told
+        assert find(again, name) == find(directory, name)
     assert again.shown(START, END) == directory.shown(START, END)
     assert again.entries.directories == directory.entries.directories
     if directory.known.since(START) is not None:
@@ -65,7 +64,7 @@ def test_a_directory_that_changes_meanwhile_is_never_told_wrongly(data: st.DataO
     """Between two stretches the bucket's next state is heard: each name is as one of both told."""
     before, _ = hear(data.draw(histories()))
     later = data.draw(histories())
-    told = {name: [before.find(name, positive=ALWAYS, negative=ALWAYS)] for name in NAMES}
+    told = {name: [find(before, name)] for name in NAMES}
     with patch.object(stretch, "ROWS", 1):
         parts = []
         for part in stretches(before, CLOCK):
@@ -74,14 +73,13 @@ def test_a_directory_that_changes_meanwhile_is_never_told_wrongly(data: st.DataO
                 for time, chapter in later:
                     before.apply(chapter, time + 4)
     for name in NAMES:
-        told[name].append(before.find(name, positive=ALWAYS, negative=ALWAYS))
+        told[name].append(find(before, name))
     again = Directory(PREFIX)
     recall(again, parts, clock=CLOCK, now=CLOCK + 9, ttl=9)
     for name in NAMES:
-        found = again.find(name, positive=ALWAYS, negative=ALWAYS)
+        found = find(again, name)
         if found is not None:
-            shown = [(each.info, each.is_directory) for each in told[name] if each is not None]
-            assert (found.info, found.is_directory) in shown
+            assert found[:2] in [each[:2] for each in told[name] if each is not None]
 
 
 # The first text of any letters has Hypothesis read its tables.

@@ -14,7 +14,7 @@ from s3mount.model import ListPage
 from s3mount.namespace.inodes import Node
 from s3mount.namespace.pages import just_before
 from s3mount.namespace.readdir import Listing
-from s3mount.namespace.tree import Found, Tree
+from s3mount.namespace.tree import LOOKED_FURTHER, Found, Tree
 from s3mount.s3.fake import FakeBucket, Fault
 
 THOUSAND = [f"file-{number:04}" for number in range(1000)]
@@ -96,6 +96,40 @@ async def test_a_thousand_stats_in_any_order_are_two_lists(
         assert kind_of(await tree.lookup(tree.inodes.root, name)) == "file"
     assert bucket.count("list") <= 2
     assert bucket.count("head") == 0
+
+
+async def test_names_in_order_wait_for_the_first_page_alone(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    names = [f"file-{number:04}" for number in range(3000)]
+    bucket = bucket_of(*(f"d/{name}" for name in names), latency=0.025)
+    tree = tree_of(bucket, nursery, prefix="d/")
+    started = trio.current_time()
+    for name in names:
+        assert kind_of(await tree.lookup(tree.inodes.root, name)) == "file"
+        await trio.sleep(0.0001)  # the program's own time
+    assert trio.current_time() - started == pytest.approx(0.025 + 3000 * 0.0001)
+    assert [request.kind for request in bucket.requests] == ["list"] * 3
+
+
+@pytest.mark.parametrize("order", ["a part of the page", "far apart", "backwards", "shuffled"])
+async def test_no_page_is_listed_ahead_of_other_lookups(
+    nursery: trio.Nursery, autojump_clock: MockClock, order: str
+) -> None:
+    names = [f"file-{number:04}" for number in range(3000)]
+    bucket = bucket_of(*(f"d/{name}" for name in names))
+    tree = tree_of(bucket, nursery, prefix="d/")
+    asked = {
+        "a part of the page": names[: 999 - LOOKED_FURTHER],
+        "far apart": names[:1000:4],
+        "backwards": [names[0], *reversed(names[:1000])],
+        "shuffled": [names[0], *random.Random(5).sample(names[1:1000], 999)],
+    }[order]
+    for name in asked:
+        assert kind_of(await tree.lookup(tree.inodes.root, name)) == "file"
+        await trio.sleep(0.0001)
+    # The page that told of the last name does not tell whether it is a directory, too.
+    assert bucket.count("list") == (2 if names[999] in asked else 1)
 
 
 async def test_a_thousand_misses_are_two_lists(
@@ -599,4 +633,4 @@ async def test_keys_that_no_path_can_show_are_counted(
     bucket = bucket_of("a", "a//b", "/x", "..", "n" * 256)
     tree = tree_of(bucket, nursery)
     assert await names_of(tree.listing(tree.inodes.root)) == ["a"]
-    assert tree.hidden == 3
+    assert tree.learning.hidden == 3
