@@ -22,9 +22,9 @@ Used on the trio thread alone. Times in seconds.
 from __future__ import annotations
 
 import select
+import threading
 from collections.abc import Callable
-from functools import partial
-from typing import Any, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import outcome
 import trio
@@ -89,6 +89,41 @@ class _Line:
         self.ask: Ask[Any] | None = None
         self.task: trio.lowlevel.Task | None = None
         self.heard = 0.0  # when bytes came last, or the request was sent
+
+
+class _OddReading(Generic[T]):
+    """A thread's reading of an odd answer. While it reads, nobody else closes the connection:
+    the descriptor could be another connection's by the thread's next recv(2).
+    """
+
+    def __init__(self, ask: Ask[T], connection: Connection, head: Head) -> None:
+        self._ask = ask
+        self._connection = connection
+        self._head = head
+        self._lock = threading.Lock()  # over the two below
+        self._is_over = self._is_abandoned = False
+        self.is_kept = False  # whether the connection is handed back, to be used again
+
+    def run(self) -> T:
+        """In the thread."""
+        try:
+            return self._ask.receive(self._connection, self._head, lambda _: None)
+        finally:
+            with self._lock:
+                self._is_over = True
+                self.is_kept = self._ask.keep and not self._is_abandoned
+            if not self.is_kept:
+                self._connection.close()
+
+    def abandon(self) -> None:
+        """On the trio thread: end it, or close what it would have handed back."""
+        with self._lock:
+            self._is_abandoned, self.is_kept = True, False
+            is_over = self._is_over
+        if is_over:
+            self._connection.close()
+        else:
+            self._connection.shut_down()
 
 
 class Lines:
@@ -163,17 +198,19 @@ class Lines:
         """Have a thread read what may block. The line was let go: it is this task's alone."""
         connection = line.connection
         connection.set_blocking(blocking=True)
-        read = partial(ask.receive, connection, head, lambda _: None)
+        reading = _OddReading(ask, connection, head)
         try:
-            return await trio.to_thread.run_sync(read, abandon_on_cancel=True)
+            result = await trio.to_thread.run_sync(reading.run, abandon_on_cancel=True)
         except trio.Cancelled:
-            connection.shut_down()
+            reading.abandon()
             raise
         finally:
-            if ask.keep and not self._closed:
-                self._idle.append(self._add(connection))
-            else:
-                connection.close()
+            if reading.is_kept:
+                if self._closed:
+                    connection.close()
+                else:
+                    self._idle.append(self._add(connection))
+        return result
 
     async def _open(self) -> _Line:
         connection = await trio.to_thread.run_sync(

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import random
+import threading
 
 import pytest
 import trio
+import trio.testing
 
-from s3mount.errors import Unreachable
+from s3mount.errors import Throttled, Unreachable
 from s3mount.s3.bucket import Bucket
+from s3mount.s3.wire import Connection
 from tests.contract.conftest import Subject
-from tests.s3.scripted import Answer, ScriptedServer, part
+from tests.s3.scripted import Answer, ScriptedServer, error, part
 
 BODY = bytes(range(256)) * 1000
 WHOLE = part(BODY)
@@ -121,3 +124,54 @@ async def test_closed_meanwhile(liar: Bucket, scripted: ScriptedServer, sent: in
         await liar.aclose()
     with pytest.raises(Unreachable):
         await liar.head("a")
+
+
+REFUSED = error("503 Slow Down", "SlowDown")
+
+
+@pytest.mark.parametrize("liar", ["lean"], indirect=True)
+async def test_cancelled_while_a_thread_reads_a_refusal(
+    liar: Bucket, scripted: ScriptedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed_by: list[threading.Thread] = []
+    close, set_blocking = Connection.close, Connection.set_blocking
+    handed_over = trio.Event()
+
+    def note(connection: Connection) -> None:
+        closed_by.append(threading.current_thread())
+        close(connection)
+
+    def hand_over(connection: Connection, *, blocking: bool) -> None:
+        set_blocking(connection, blocking=blocking)
+        if blocking:
+            handed_over.set()
+
+    monkeypatch.setattr(Connection, "close", note)
+    monkeypatch.setattr(Connection, "set_blocking", hand_over)
+    held = Answer(REFUSED[:-10], "hold", rest=REFUSED[-10:])
+    scripted.script(held)
+    async with trio.open_nursery() as nursery:
+
+        async def read() -> None:
+            await liar.get_range("a", 0, views(100), etag=None)
+
+        nursery.start_soon(read)
+        await handed_over.wait()
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.cancel_scope.cancel()
+    # Whoever reads closes: by its next recv(2), the descriptor might be another connection's.
+    assert threading.main_thread() not in closed_by
+    held.more.set()
+    await trio.to_thread.run_sync(held.gone.wait)
+
+
+async def test_a_connection_is_used_again_after_a_refusal(
+    liar: Bucket, scripted: ScriptedServer
+) -> None:
+    scripted.script(REFUSED, part(b"x" * 100))
+    into = views(100)
+    with pytest.raises(Throttled):
+        await liar.get_range("a", 0, into, etag=None)
+    await liar.get_range("a", 0, into, etag=None)
+    assert bytes(into[0]) == b"x" * 100
+    assert scripted.connections == 1
