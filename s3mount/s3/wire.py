@@ -5,7 +5,7 @@ the thread waits for. Bodies go from the socket straight into the buffers given.
 
 Over plain TCP the socket blocks, with SO_RCVTIMEO, and MSG_WAITALL makes a whole buffer
 one call: the thread leaves and takes Python's lock once per MiB and not once per segment.
-OpenSSL hands out records of 16 KiB whatever is asked, and needs Python's own time-out.
+Over TLS `records` does the same for bodies; the rest waits with Python's own time-out.
 Times in seconds. Raises OSError (TimeoutError and ssl.SSLError are some) and `NotHttp`.
 """
 
@@ -15,9 +15,11 @@ import contextlib
 import socket
 import ssl
 import struct
+from collections.abc import Callable
 from typing import NamedTuple
 
 from s3mount.errors import BadReply
+from s3mount.s3.records import LEAST, Records, open_records
 
 # Holds the head of any answer, and of a small one the body too.
 SCRATCH = 32 * 1024
@@ -62,24 +64,29 @@ class Connection:
         try:
             self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-            self._flags = 0
+            self._set_timeout(socket.SO_SNDTIMEO, timeout)
+            self._set_timeout(socket.SO_RCVTIMEO, timeout / WAITS)
+            self._tls: ssl.SSLSocket | None = None
             if address.tls is not None:
-                self._sock = address.tls.wrap_socket(self._sock, server_hostname=address.host)
+                self._tls = address.tls.wrap_socket(self._sock, server_hostname=address.host)
+                self._sock = self._tls
             else:
                 self._sock.settimeout(None)
-                self._set_timeout(socket.SO_SNDTIMEO, timeout)
-                self._set_timeout(socket.SO_RCVTIMEO, timeout / WAITS)
-                self._flags = socket.MSG_WAITALL
         except BaseException:
             self._sock.close()
             raise
         self._timeout = timeout
+        self._by_record = False  # whole buffers cannot be had
+        self._records: Records | None = None
         self._raw = scratch
         self._scratch = memoryview(scratch)
         self._begin = self._end = 0  # what is in the scratch buffer and not yet taken
 
     def close(self) -> None:
         """Close the socket, by the thread that uses it."""
+        if self._records is not None:
+            self._records.close()
+            self._records = None
         self._sock.close()
 
     def fileno(self) -> int:
@@ -91,7 +98,7 @@ class Connection:
         if not blocking:
             self._sock.settimeout(0)
         else:
-            self._sock.settimeout(None if self._flags else self._timeout)
+            self._sock.settimeout(None if self._tls is None else self._timeout)
 
     def shut_down(self) -> None:
         """End what another thread waits for on this connection, at once."""
@@ -101,7 +108,7 @@ class Connection:
 
     def is_stale(self) -> bool:
         """Whether an idle connection was closed, or sent something nobody asked for."""
-        if self._begin != self._end:
+        if self._begin != self._end or (self._records is not None and self._records.is_pending):
             return True
         timeout = self._sock.gettimeout()
         try:
@@ -124,12 +131,13 @@ class Connection:
     def send(self, data: bytes) -> None:
         """Send all of it: nothing of its answer has come."""
         self._begin = self._end = 0
+        self._let_python_wait()
         self._sock.sendall(data)
 
     def read_head(self) -> Head:
         """Wait for an answer, and read its head. `ClosedEarly` when there is none."""
         while True:
-            head = self._head_in(self._receive(self._scratch[self._end :], 0))
+            head = self._head_in(self._receive(self._scratch[self._end :]))
             if head is not None:
                 return head
 
@@ -172,7 +180,7 @@ class Connection:
             view[:part] = self._scratch[self._begin : self._begin + part]
             self._begin += part
             return part
-        return self._receive(view, self._flags)
+        return self._receive(view, whole=True)
 
     def read_text(self, head: Head) -> bytes:
         """The whole body of a listing or an error, however its length is told."""
@@ -190,14 +198,36 @@ class Connection:
                 raise NotHttp("a listing or error does not end")
         return bytes(parts)
 
-    def _receive(self, view: memoryview, flags: int) -> int:
-        if not self._flags:
+    def _receive(self, view: memoryview, *, whole: bool = False) -> int:
+        """What is there of `view`, or as much as comes within one time-out."""
+        if self._tls is None:
+            flags = socket.MSG_WAITALL if whole else 0
+            return self._wait(lambda: self._sock.recv_into(view, len(view), flags))
+        records = self._open_records(self._tls) if whole and len(view) > LEAST else None
+        if records is None:
+            self._let_python_wait()
             return self._sock.recv_into(view)
+        if self._sock.gettimeout() is not None:
+            self._sock.settimeout(None)
+        return self._wait(lambda: records.read_into(view))
+
+    def _wait(self, receive: Callable[[], int]) -> int:
         for _ in range(WAITS):
             # What SO_RCVTIMEO makes of a time-out without a byte is EAGAIN.
             with contextlib.suppress(BlockingIOError):
-                return self._sock.recv_into(view, len(view), flags)
+                return receive()
         raise TimeoutError("timed out")
+
+    def _open_records(self, sock: ssl.SSLSocket) -> Records | None:
+        if self._records is None and not self._by_record:
+            self._records = open_records(sock)
+            self._by_record = self._records is None
+        return self._records
+
+    def _let_python_wait(self) -> None:
+        """`ssl` does not notice the time-outs of a socket that blocks."""
+        if self._tls is not None and self._sock.gettimeout() is None:
+            self._sock.settimeout(self._timeout)
 
     def _set_timeout(self, option: int, seconds: float) -> None:
         value = struct.pack("ll", int(seconds), max(1, int(seconds % 1 * 1e6)))
@@ -229,7 +259,7 @@ class Connection:
                 raise NotHttp("a line of a chunked body is too long")
             self._scratch[:kept] = bytes(self._scratch[self._begin : self._end])
             self._begin, self._end = 0, kept
-            received = self._receive(self._scratch[kept:], 0)
+            received = self._receive(self._scratch[kept:])
             if not received:
                 raise ClosedEarly("the answer ended early")
             self._end += received

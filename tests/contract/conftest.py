@@ -18,7 +18,7 @@ from s3mount.s3.bucket import Bucket
 from s3mount.s3.connect import build
 from s3mount.s3.fake import FakeBucket
 from tests.s3.scripted import ScriptedServer, scripted_server
-from tests.servers import Server, make_certificate, moto_server
+from tests.servers import Certificate, Server, make_certificate, moto_server
 
 # client-server; "long" needs nginx with Lua.
 WAYS = [
@@ -63,8 +63,13 @@ def credentials(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="session")
-def tls_moto(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with moto_server(make_certificate(tmp_path_factory.mktemp("tls"))) as server:
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
+    return make_certificate(tmp_path_factory.mktemp("tls"))
+
+
+@pytest.fixture(scope="session")
+def tls_moto(certificate: Certificate) -> Iterator[Server]:
+    with moto_server(certificate) as server:
         yield server
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tests.contract.conftest import certificate as certificate
 from tests.contract.conftest import credentials as credentials
 from tests.contract.conftest import scripted as scripted
 from tests.contract.conftest import tls_moto as tls_moto

@@ -3,32 +3,46 @@
 from __future__ import annotations
 
 import socket
+import ssl
 import threading
 from collections.abc import Iterator
 
 import pytest
 
+from s3mount.s3 import wire
 from s3mount.s3.wire import SCRATCH, Address, ClosedEarly, Connection, NotHttp
+from tests.servers import Certificate
 
 
 class Peer:
     """The other end: sends what it is told, piece by piece."""
 
-    def __init__(self) -> None:
+    def __init__(self, certificate: Certificate | None) -> None:
+        self._certificate = certificate
         self._listener = socket.create_server(("127.0.0.1", 0))
-        self.connection = Connection(
-            Address("127.0.0.1", self._listener.getsockname()[1], None), 0.5, bytearray(SCRATCH)
-        )
+        accepting = threading.Thread(target=self._accept)
+        accepting.start()
+        context = ssl.create_default_context(cafile=certificate.ca) if certificate else None
+        address = Address("127.0.0.1", self._listener.getsockname()[1], context)
+        self.connection = Connection(address, 0.5, bytearray(SCRATCH))
+        accepting.join()
+        self._threads: list[threading.Thread] = []
+
+    def _accept(self) -> None:
         self._sock, _ = self._listener.accept()
         self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._threads: list[threading.Thread] = []
+        if self._certificate is not None:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.num_tickets = 0
+            context.load_cert_chain(self._certificate.cert, self._certificate.key)
+            self._sock = context.wrap_socket(self._sock, server_side=True)
 
     def send(self, data: bytes, *, piece: int = 1 << 20, end: bool = False) -> None:
         def run() -> None:
             for at in range(0, len(data), piece):
                 self._sock.sendall(data[at : at + piece])
             if end:
-                self._sock.shutdown(socket.SHUT_WR)
+                socket.socket.shutdown(self._sock, socket.SHUT_WR)
 
         thread = threading.Thread(target=run)
         thread.start()
@@ -42,9 +56,13 @@ class Peer:
         self._listener.close()
 
 
-@pytest.fixture
-def peer() -> Iterator[Peer]:
-    peer = Peer()
+@pytest.fixture(params=["plain", "tls", "tls, record by record"])
+def peer(
+    request: pytest.FixtureRequest, certificate: Certificate, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Peer]:
+    if request.param == "tls, record by record":
+        monkeypatch.setattr(wire, "open_records", lambda _: None)
+    peer = Peer(None if request.param == "plain" else certificate)
     yield peer
     peer.close()
 
@@ -174,7 +192,7 @@ def test_a_wait_is_ended_from_another_thread(peer: Peer) -> None:
     answers: list[int] = []
     peer.send(b"HTTP/1.1 200 OK\r\n\r\nab")
     peer.connection.read_head()
-    into = memoryview(bytearray(1000))
+    into = memoryview(bytearray(10_000))
     while (count := peer.connection.read_into(into)) != 2:
         into = into[count:]
     thread = threading.Thread(target=lambda: answers.append(peer.connection.read_into(into)))
