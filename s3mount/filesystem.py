@@ -14,6 +14,7 @@ Must not know: errno, bytes names, pyfuse3, boto3, diskcache.
 from __future__ import annotations
 
 import stat
+from collections import deque
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from itertools import chain, count
@@ -48,6 +49,8 @@ BLKSIZE = 128 * 1024
 
 # The kernel's second try comes within milliseconds.
 FAILURE_SECONDS = 0.5
+# Answers that are remembered for the sake of a read that fails: those of a second or two.
+_ANSWERS_KEPT = 1024
 # Versions that a read goes through, each gone when its bytes were asked for, until it gives up.
 _MOST_VERSIONS = 4
 
@@ -92,7 +95,8 @@ class _File:
 
     When a readahead fails, the kernel asks a second time for the page that somebody waits
     for (filemap_read_folio), and only then tells the program. Without a memory of the first
-    answer, read(2) would last two deadlines.
+    answer, read(2) would last two deadlines; and where the start of what was asked for is here
+    and the rest is gone, it would go on page by page, and give a part instead of the error.
     """
 
     __slots__ = ("_failures", "handle", "node")
@@ -100,14 +104,14 @@ class _File:
     def __init__(self, node: Node, handle: Handle) -> None:
         self.node = node
         self.handle = handle
-        self._failures: list[tuple[int, int, float, RequestError]] = []
+        self._failures: list[tuple[int, int, float, RequestError | Stale]] = []
 
-    def remember(self, offset: int, size: int, failure: RequestError) -> None:
+    def remember(self, offset: int, size: int, failure: RequestError | Stale) -> None:
         """The read of these bytes failed."""
         until = trio.current_time() + FAILURE_SECONDS
         self._failures = [*self._failures[-7:], (offset, offset + size, until, failure)]
 
-    def recall(self, offset: int) -> RequestError | None:
+    def recall(self, offset: int) -> RequestError | Stale | None:
         """The failure that a read from `offset` on just had; once."""
         now = trio.current_time()
         for each in self._failures:
@@ -148,8 +152,15 @@ class Filesystem:
         self._handles = count(1)
         self._files: dict[int, _File] = {}
         self._directories: dict[int, _Directory] = {}
+        # What the kernel was given last, of which it has pages: inodes, and bytes [start, stop).
+        self._answered: deque[tuple[int, int, int]] = deque(maxlen=_ANSWERS_KEPT)
+        # Inodes that are longer than the kernel takes them for, until it was told, or could not be.
+        self._untold: dict[int, trio.Event] = {}
         # Called, and waited for, when an inode's attributes changed under the kernel.
         self.on_changed: Callable[[int], Awaitable[None]] = _nothing
+        # The same when the file of the inode has grown to so many bytes; with the last of them.
+        # Raises `Stale` when the kernel cannot be told.
+        self.on_longer: Callable[[int, int, bytes], Awaitable[None]] = _nothing
         # Called when names of the directory `ino` are gone, or stand for another inode now.
         self.on_lost: Callable[[int, list[str]], None] = lambda _ino, _names: None
         tree.on_lost = self._lose
@@ -191,6 +202,8 @@ class Filesystem:
     def forget(self, ino: int, nlookup: int) -> None:
         """The kernel gives `nlookup` references to the inode back."""
         self._tree.inodes.forget(ino, nlookup)
+        if self._untold and self._tree.inodes.get(ino) is None:
+            self._untold.pop(ino, None)
 
     def getattr(self, ino: int) -> Attr:
         """The inode's attributes. Costs no request: they belong to the version it stands for."""
@@ -290,15 +303,26 @@ class Filesystem:
             raise BadHandle(f"no open file has the handle {fh}")
         if (failure := file.recall(offset)) is not None:
             raise failure.with_traceback(None)
+        ino = file.node.ino
         try:
-            return await self._read(file.node, file.handle, offset, size)
+            data = await self._read(file.node, file.handle, offset, size)
         except RequestError as error:
             file.remember(offset, size, error)
             raise
+        except Stale as error:
+            # Behind pages that it has, the kernel reads ahead, and more than it was asked for:
+            # what is here of that is still good, page by page.
+            if not any(i == ino and start < offset <= stop for i, start, stop in self._answered):
+                file.remember(offset, size, error)
+            raise
+        self._answered.append((ino, offset, offset + len(data)))
+        return data
 
     async def _read(self, node: Node, handle: Handle, offset: int, size: int) -> memoryview:
         """The bytes of the version that the node stands for at the moment of the answer."""
         for _ in range(_MOST_VERSIONS):
+            if self._untold:
+                await self._until_told(node)
             assert node.info is not None
             if not handle.info.is_same_version(node.info):
                 handle.switch(node.info)
@@ -309,8 +333,8 @@ class Filesystem:
                 await self._take_new_version(node, version, gone)
                 continue
             # Another reader may have taken a new version meanwhile: these bytes are of one
-            # that the inode no longer stands for, then.
-            if version.is_same_version(node.info):
+            # that the inode no longer stands for, then, or for which the kernel is not ready.
+            if version.is_same_version(node.info) and node.ino not in self._untold:
                 node.was_read = True
                 return data
         raise Stale(f"{node.name!r} is being replaced again and again")
@@ -331,7 +355,36 @@ class Filesystem:
         if now.is_same_version(version):
             self._tree.doubt(node)
             raise Stale(f"{node.name!r} was replaced, and cannot go on as the same file") from gone
-        await self.on_changed(node.ino)
+        if now.size <= version.size:
+            await self.on_changed(node.ino)
+        elif node.ino not in self._untold:  # else another reader does it
+            await self._tell_longer(node, now)
+
+    async def _tell_longer(self, node: Node, now: ObjectInfo) -> None:
+        """Have the kernel know that the file is longer, before anything of it is handed out.
+
+        It ends each read(2) where it takes the file to end. When it cannot be told, the inode
+        is of no use any more.
+        """
+        self._untold[node.ino] = over = trio.Event()
+        try:
+            content = self._fetcher.content(now)
+            last = await self._fetcher.read(content, now.size - 1, now.size, goes_on=False)
+            await self.on_longer(node.ino, now.size, bytes(last))
+            del self._untold[node.ino]
+        except (VersionChanged, NotFound) as gone:
+            raise Stale(f"{node.name!r} is being replaced again and again") from gone
+        finally:
+            if node.ino in self._untold:
+                self._tree.doubt(node)
+            over.set()
+
+    async def _until_told(self, node: Node) -> None:
+        over = self._untold.get(node.ino)
+        if over is not None:
+            await over.wait()
+            if node.ino in self._untold:
+                raise Stale(f"{node.name!r} was replaced by a longer one")
 
     def release(self, fh: int) -> None:
         """The file was closed."""
@@ -379,5 +432,5 @@ class Filesystem:
         return Attr(node.ino, mode, 1, look.uid, look.gid, *size_and_mtime, ttl)
 
 
-async def _nothing(_ino: int) -> None:
+async def _nothing(*_: object) -> None:
     await trio.lowlevel.checkpoint()

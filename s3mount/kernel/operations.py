@@ -40,6 +40,7 @@ from s3mount.errors import DeadlineExceeded, FileError, NotFound, S3MountError, 
 from s3mount.filesystem import BLKSIZE, Attr, Filesystem
 from s3mount.kernel.crawlers import Crawlers
 from s3mount.kernel.errnos import EACCES, EIO, ENOSYS, EROFS, ESTALE, errno_of
+from s3mount.kernel.lengthening import lengthen
 from s3mount.kernel.letting_go import LettingGo
 from s3mount.kernel.turns import WhileWaiting, none_soon
 
@@ -151,6 +152,7 @@ class Operations(pyfuse3.Operations):
         self._crawlers = crawlers
         self._answers = _Answers()
         filesystem.on_changed = self._invalidate_attributes
+        filesystem.on_longer = lengthen
         self.letting_go = LettingGo()
         filesystem.on_lost = self.letting_go.ask
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import trio
 from trio.testing import MockClock
@@ -38,6 +40,61 @@ async def test_a_file_replaced_before_it_is_read_is_the_new_one(
     assert bytes(await filesystem.read(fh, 0, 10)) == NEW[:10]
     assert changed == [ino]
     assert (await open_of(filesystem, "a"))[0] == ino
+
+
+async def test_nothing_of_a_longer_file_is_handed_out_before_the_kernel_knows_its_size(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    bucket = FakeBucket(latency=0.1)
+    bucket.put("a", OLD)
+    filesystem, _ = filesystem_of(bucket, nursery)
+    told: list[tuple[int, int, bytes]] = []
+    may_know = trio.Event()
+
+    async def on_longer(*grown: Any) -> None:
+        told.append(grown)
+        await may_know.wait()
+
+    filesystem.on_longer = on_longer
+    ino, one = await open_of(filesystem, "a")
+    _, other = await open_of(filesystem, "a")
+    bucket.put("a", NEW + b"!")
+    seen: list[bytes] = []
+
+    async def read(fh: int, offset: int) -> None:
+        seen.append(bytes(await filesystem.read(fh, offset, 10)))
+
+    async with trio.open_nursery() as readers:
+        readers.start_soon(read, one, 0)
+        readers.start_soon(read, other, 2 * BLOCK)
+        await trio.sleep(10.0)
+        readers.start_soon(read, other, 0)
+        await trio.sleep(10.0)
+        assert (told, seen) == ([(ino, len(NEW) + 1, b"!")], [])
+        may_know.set()
+    assert seen == [NEW[:10]] * 3
+
+
+async def test_a_longer_file_of_which_the_kernel_cannot_be_told_is_stale_and_opens_anew(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    bucket = FakeBucket(latency=0.1)
+    bucket.put("a", OLD)
+    filesystem, _ = filesystem_of(bucket, nursery)
+
+    async def on_longer(*_: object) -> None:
+        raise Stale("the kernel does not listen")
+
+    filesystem.on_longer = on_longer
+    ino, fh = await open_of(filesystem, "a")
+    bucket.put("a", NEW + b"!")
+    for _ in range(2):
+        with pytest.raises(Stale):
+            await filesystem.read(fh, 0, 10)
+    assert not filesystem.is_current(ino)
+    new, fh = await open_of(filesystem, "a")
+    assert new != ino
+    assert bytes(await filesystem.read(fh, len(NEW), 10)) == b"!"
 
 
 @pytest.mark.parametrize("then", ["replaced", "deleted"])

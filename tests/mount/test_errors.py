@@ -201,22 +201,45 @@ def test_deleted_while_open(bucket: Bucket, mount: Mounts) -> None:
     until(lambda: errno_of_call((mounted.path / "file").stat) == "ENOENT", "it is known")
 
 
-@pytest.mark.parametrize("old", [100, 3 * BLOCK + 1])
-@pytest.mark.parametrize("more", [0, 1, 5000, 5 * BLOCK])
-def test_replaced_before_the_first_byte(old: int, more: int, bucket: Bucket, mount: Mounts) -> None:
-    """The new version is read as if it had been there all the time."""
-    bucket.put({"file": b"o" * old})
-    mounted = mount(bucket.name, *HOUR, cache=None)
-    assert (mounted.path / "file").stat().st_size == old
-    new = os.urandom(old + more)
-    bucket.put({"file": new})
-    with (mounted.path / "file").open("rb", buffering=0) as file:
-        # The kernel may take the file for as long as it was, for this one read.
-        assert os.pread(file.fileno(), 4096, 0) in (new[:4096], new[:old])
-        assert os.fstat(file.fileno()).st_size == len(new)
-        assert os.pread(file.fileno(), len(new) + 1, 0) == new
-    assert read(mounted.path / "file") == new
-    assert (mounted.path / "file").stat().st_size == len(new)
+def read_at_once(path: Path, size: int) -> bytes:
+    """What the first read(2) of a new handle gives."""
+    with path.open("rb", buffering=0) as file:
+        return os.pread(file.fileno(), size, 0)
+
+
+def output_of(*command: str | Path) -> bytes:
+    return subprocess.run(command, check=True, capture_output=True).stdout
+
+
+READERS: dict[str, Callable[[Path, int], bytes]] = {
+    "one read": lambda path, size: read_at_once(path, size + 1),
+    "a part of it": read_at_once,
+    "cat": lambda path, _: output_of("cat", path),
+    "dd": lambda path, size: output_of("dd", f"if={path}", f"bs={size}", "count=1", "status=none"),
+    "cp": lambda path, _: output_of("cp", path, "/dev/stdout"),
+}
+
+
+# Bytes, and how many more it has when it is read: in the page of the old end, and behind it.
+GROWN = [
+    (100, 0), (100, 1), (100, 3995), (100, 3997), (100, 5000), (100, 5 * BLOCK), (4096, 1),
+    (8000, 1), (3 * BLOCK, 1), (3 * BLOCK + 1, 0), (3 * BLOCK + 1, 1), (3 * BLOCK + 1, 5 * BLOCK),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("reader", READERS)
+def test_replaced_before_the_first_byte(reader: str, bucket: Bucket, mount: Mounts) -> None:
+    """The new version is read as if it had been there all the time, by the first read already."""
+    bucket.put({f"{old}+{more}": b"o" * old for old, more in GROWN})
+    mounted = mount(bucket.name, *HOUR, "--readahead-files", "0", cache=None)
+    for old, more in GROWN:
+        assert (mounted.path / f"{old}+{more}").stat().st_size == old
+    for old, more in GROWN:
+        file, data = mounted.path / f"{old}+{more}", os.urandom(old + more)
+        bucket.put({file.name: data})
+        assert READERS[reader](file, len(data)) == data, file.name
+        assert read(file) == data
+        until(lambda: file.stat().st_size == len(data), "stat shows it")  # noqa: B023 - at once
 
 
 @pytest.mark.parametrize(("old", "new"), [(100, 10), (100, 0), (3 * BLOCK, 10), (9 * BLOCK, BLOCK)])
@@ -249,6 +272,38 @@ def test_replaced_after_the_first_bytes(length: int, bucket: Bucket, mount: Moun
         assert errno_of_call(lambda: os.pread(file.fileno(), 4096, 5 * BLOCK)) == "ESTALE"
         assert read(mounted.path / "file") == new
         assert errno_of_call(lambda: os.pread(file.fileno(), 4096, 5 * BLOCK)) == "ESTALE"
+
+
+def test_of_a_read_that_fails_at_its_end_no_part_is_handed_out(
+    bucket: Bucket, mount: Mounts
+) -> None:
+    """One sector of two is here: the kernel would take its pages one by one, and end there."""
+    old = os.urandom(6 * BLOCK)
+    bucket.put({"file": old})
+    mounted = mount(bucket.name, *HOUR, cache=None)
+    mounted.expect("was replaced or deleted while it was read")
+    with (mounted.path / "file").open("rb", buffering=0) as file:
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_RANDOM)
+        assert os.pread(file.fileno(), 4096, 4 * BLOCK) == old[4 * BLOCK :][:4096]
+        bucket.put({"file": os.urandom(6 * BLOCK)})
+        start, size = 4 * BLOCK + 64 * 1024, 128 * 1024
+        assert errno_of_call(lambda: os.pread(file.fileno(), size, start)) == "ESTALE"
+        assert os.pread(file.fileno(), 4096, start) == old[start:][:4096]
+
+
+def test_what_is_here_stays_readable_when_the_kernel_wants_more_than_was_asked_for(
+    bucket: Bucket, mount: Mounts
+) -> None:
+    old = os.urandom(6 * BLOCK)
+    bucket.put({"file": old})
+    mounted = mount(bucket.name, *HOUR, cache=None)
+    mounted.expect("was replaced or deleted while it was read")
+    start, half = 4 * BLOCK, 64 * 1024
+    with (mounted.path / "file").open("rb", buffering=0) as file:
+        assert os.pread(file.fileno(), half, start) == old[start:][:half]
+        bucket.put({"file": os.urandom(6 * BLOCK)})
+        assert os.pread(file.fileno(), half // 2, start + half) == old[start + half :][: half // 2]
+    assert "was replaced" in mounted.log(), "the kernel asked for no more than that"
 
 
 def test_replaced_under_a_running_reader(bucket: Bucket, proxy: FaultProxy, mount: Mounts) -> None:

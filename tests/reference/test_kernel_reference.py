@@ -172,12 +172,9 @@ class Run:
         # Until the first byte, an open file may still become the version that replaced it.
         versions = candidates if was_read else self.history.versions(path)
         fits = [v for v in versions if v.body[offset : offset + size] == data]
-        if not fits and data:
-            sizes = {len(version.body) for version in versions}
-            # The kernel cuts the very read that brought a longer version at the old size; and
-            # read(2) gives what came before an error, which the next one tells.
-            if (not was_read and offset + len(data) in sizes) or fails(fd, offset + len(data)):
-                fits = [version for version in versions if version.body.startswith(data, offset)]
+        # read(2) gives what came before an error, which the next one tells.
+        if not fits and data and fails(fd, offset + len(data)):
+            fits = [version for version in versions if version.body.startswith(data, offset)]
         assert fits, f"{path}: {len(data)} bytes from {offset} are of no version, or of two"
         if data:
             self.open[number] = (fd, path, fits, True)
