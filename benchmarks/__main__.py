@@ -153,14 +153,23 @@ def _described(run: Run, row: Row) -> str:
     return f"{run.value:.4g} {row.unit}{each}" + (f" WRONG: {run.wrong}" if run.wrong else "")
 
 
+def _command(arguments: Sequence[str]) -> str:
+    """The command line without what says only where things go."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    for place in ("--out", "--work", "--plot"):
+        parser.add_argument(place)
+    return " ".join(["scripts/bench", *parser.parse_known_args(arguments)[1]])
+
+
 def _about(programs: Sequence[Program]) -> dict[str, Any]:
     return {
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "commands": ["scripts/bench " + " ".join(sys.argv[1:])],
+        "commands": [_command(sys.argv[1:])],
         "cpus": os.cpu_count(),
         "kernel": platform.release(),
         "python": platform.python_version(),
         "programs": [program.name for program in programs],
+        "versions": {program.name: program.version() for program in programs},
         "model": "25 ms to the first byte, 90 MB/s a connection, unless the row says otherwise",
     }
 

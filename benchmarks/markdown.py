@@ -1,18 +1,32 @@
-"""The results as tables for docs/performance.md, ready to paste.
+"""The results as the section "Figures" of docs/performance.md, ready to paste.
 
-One table of programs side by side, one of what the requests cost them, one of s3mount alone in
-every row, and one of what readers are handed under faults. A table without rows is left out.
+One table of programs side by side, one of what the requests cost them, one of s3mount in every row,
+and one of what readers are handed under faults. A table without lines is left out.
 """
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from benchmarks.measure import OURS, Run
 from benchmarks.report import CALM, Result, best_peer, gain, kinds, median, middle, shown
 
-FAULTS, STREAM, HUGE_STREAM = "faults", "seq", "MB/s"
+FAULTS, STREAM, SPEED = "faults", "seq", "MB/s"
+PICTURE = "![s3mount beside other mount programs](performance.png)"
+SAID = """\
+Medians. R: requests. In bold the best, and what is within a twentieth of it. `> 5 s`: ended after
+that time. Such a one, and one that was 1.5 times from the best, ran once."""
+COSTS = "The requests of a run by S3's prices, in millionths of a dollar."
+ALONE = """\
+How many times as good s3mount is as the best of the others, and as the limit (above 1 is better);
+its requests, their price, its peak memory and its CPU time."""
+HANDED = """\
+Six random readers on 90 objects whose every 16 bytes say whose they are; the fault strikes the
+share of requests named. Operations done right, beside those without a fault; and what readers were
+handed: bytes of another place or object (wrong), of two versions (mixed), less than asked for
+(short), errors. `hangs`: readers were stuck ten seconds after the fault."""
 
 
 def _table(header: Sequence[str], lines: Iterable[Sequence[str]]) -> list[str]:
@@ -101,7 +115,7 @@ def _costs(results: Sequence[Result], programs: Sequence[str]) -> list[str]:
             cpu = (f"{run.cpu:.2f} s" if run else "" for run in runs)
             lines.append([f"{result.row.title}: CPU", *cpu])
         price = (f"{run.dollars * 1e6:,.0f}" if run else "" for run in runs)
-        lines.append([f"{result.row.title}: dollars per 1,000,000", *price])
+        lines.append([f"{result.row.title}: requests", *price])
     return _table(["cost", *programs], lines)
 
 
@@ -135,7 +149,7 @@ def _asked(run: Run) -> str:
 
 def _cpu(result: Result, run: Run) -> str:
     """Seconds, for streams also by the gigabyte."""
-    if result.row.unit != HUGE_STREAM or not run.value:
+    if result.row.unit != SPEED or not run.value:
         return f"{run.cpu:.2f} s"
     return f"{run.cpu:.2f} s, {run.cpu / (run.value * run.seconds / 1000):.2f} a GB"
 
@@ -216,6 +230,18 @@ def _faults(results: Sequence[Result], programs: Sequence[str]) -> list[str]:
     )
 
 
+def _said(about: Mapping[str, Any]) -> list[str]:
+    """When, where and how it was measured."""
+    versions = [f"{name} {version}" for name, version in about["versions"].items() if name != OURS]
+    machine = (
+        f"{about['date'][:10]}, {about['cpus']} CPUs, Linux {about['kernel'].split('-')[0]},"
+        f" Python {about['python']}{'; ' if versions else ''}{', '.join(versions)}. By"
+    )
+    commands = "\n".join(f"$ {command}" for command in about["commands"])
+    wrapped = textwrap.fill(machine, 100, break_long_words=False, break_on_hyphens=False)
+    return [wrapped, f"```console\n{commands}\n```", SAID]
+
+
 def document(about: Mapping[str, Any], results: Sequence[Result]) -> str:
     """The figures, what they cost, s3mount alone, and what readers are handed under faults."""
     programs = [
@@ -223,9 +249,12 @@ def document(about: Mapping[str, Any], results: Sequence[Result]) -> str:
     ]
     calm = [result for result in results if result.row.group != FAULTS]
     struck = [result for result in results if result.row.group == FAULTS]
-    commands = ", ".join(f"`{command}`" for command in about["commands"])
-    said = f"{about['date'][:10]}, {about['cpus']} CPUs, Linux {about['kernel'].split('-')[0]},"
-    said += f" Python {about['python']}: {commands}. Medians; R: requests; in bold the best, and"
-    said += " what is within a twentieth of it; `> 5 s`: ended after that time."
-    parts = [said, *_beside(calm, programs), *_costs(calm, programs), *_alone(calm)]
-    return "\n\n".join([*parts, *_faults(struck, programs)])
+    parts = ["## Figures", *_said(about), PICTURE, *_beside(calm, programs)]
+    for title, explained, table in (
+        ("What it costs", COSTS, _costs(calm, programs)),
+        ("s3mount, row by row", ALONE, _alone(calm)),
+        ("When the server fails, lies or changes", HANDED, _faults(struck, programs)),
+    ):
+        if table:
+            parts += [f"### {title}", explained, *table]
+    return "\n\n".join(parts)

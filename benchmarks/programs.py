@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -51,6 +52,16 @@ class Program:
     environment: Callable[[Target], Mapping[str, str]] = lambda _: {}
     has_disk_cache: bool = True
     """Whether rows about the disk cache make sense."""
+
+    def version(self) -> str:
+        """What the binary says of itself: "1.24.0"; empty if it says nothing of the kind."""
+        binary = self.find()
+        if binary is None:
+            return ""
+        asked = "version" if self.package == "rclone" else "--version"
+        done = subprocess.run([binary, asked], capture_output=True, text=True, check=False)
+        found = re.search(r"\d+\.\d+(\.\d+)?", done.stdout + done.stderr)
+        return found.group() if found else ""
 
     def find(self) -> str | None:
         """The path of the binary, or None if it is not there."""

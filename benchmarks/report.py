@@ -226,6 +226,7 @@ def join(before: Results | None, now: Results) -> Results:
     joined = {
         **about_now,
         "programs": [name for name in PROGRAMS if name in took_part],
-        "commands": [*about["commands"], *about_now["commands"]],
+        "versions": about["versions"] | about_now["versions"],
+        "commands": list(dict.fromkeys([*about["commands"], *about_now["commands"]])),
     }
     return joined, [rows[row.name] for row in ROWS if row.name in rows]

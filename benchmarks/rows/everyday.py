@@ -29,7 +29,8 @@ def _everyday(stage: Stage) -> Outcome:
                 ["bash", "-c", command], cwd=stage.root, capture_output=True, check=False
             )
             if done.returncode != status:
-                raise WorkFailedError(f"{name} ended with {done.returncode}")
+                said = done.stderr.decode(errors="replace").strip().splitlines()
+                raise WorkFailedError(f"{name}: {said[-1] if said else done.returncode}")
             total = stage.server.counts().total
             asked[name + time] = total - before
             before = total

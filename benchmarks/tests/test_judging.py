@@ -34,6 +34,7 @@ ABOUT: dict[str, Any] = {
     "kernel": "6.18.0",
     "python": "3.11.7",
     "programs": ["s3mount", "goofys", "s3fs"],
+    "versions": {"s3mount": "0.1.0", "goofys": "0.24.0", "s3fs": "1.90"},
     "model": "25 ms to the first byte, unless the row says otherwise",
 }
 
@@ -117,10 +118,16 @@ def test_results_of_two_times_are_joined() -> None:
     def result(name: str, **programs: float) -> Result:
         return Result(ROW[name], {program: [Run(value)] for program, value in programs.items()})
 
-    now = {**ABOUT, "commands": ["scripts/bench --add"], "programs": ["geesefs"]}
+    now = {
+        **ABOUT,
+        "commands": ["scripts/bench --add"],
+        "programs": ["geesefs"],
+        "versions": {"geesefs": "0.43.8"},
+    }
     before = (ABOUT, [result("stat", s3mount=1.0, goofys=2.0), result("zcat", s3mount=3.0)])
     about, results = join(before, (now, [result("stat", goofys=4.0), result("seq", geesefs=5.0)]))
     assert about["programs"] == ["s3mount", "s3fs", "goofys", "geesefs"]
+    assert about["versions"] == {**ABOUT["versions"], "geesefs": "0.43.8"}
     assert about["commands"] == [*ABOUT["commands"], "scripts/bench --add"]
     assert results == [
         result("seq", geesefs=5.0),
@@ -135,9 +142,13 @@ def test_a_document_tells_the_best_and_who_was_ended() -> None:
     runs = [Run(0.9, requests=asked, items=1000, cpu=0.7, peak_rss=100 << 20, dollars=0.00041)]
     peers = {"s3mount": runs, "goofys": [Run(26.4)], "s3fs": [Run(None, "> 20 s")]}
     text = document(ABOUT, [Result(ROW["grep-1000"], peers, {"curl x64": [Run(0.5)]})])
+    assert text.startswith(
+        "## Figures\n\n2026-11-21, 2 CPUs, Linux 6.18.0, Python 3.11.7; goofys 0."
+    )
+    assert "```console\n$ scripts/bench --limit 20\n```" in text
     assert "| work | s3mount | goofys | s3fs | bare client, or local |" in text
     assert "16 KiB, s | **0.9**, 1,002 R | 26.4, 0 R | > 20 s | 0.5 (curl x64) |" in text
-    assert "16 KiB: dollars per 1,000,000 | 410 | 0 |  |" in text
+    assert "16 KiB: requests | 410 | 0 |  |" in text
     assert (
         "16 KiB, s | 0.9 | 29.33 (goofys) | 0.56 (curl x64) | 1000 GET 2 LIST; 1 and 0 KiB each"
         " | 0.000410 | 100 MiB | 0.70 s | 0.9 s, 1,010 requests |"
