@@ -41,7 +41,7 @@ from benchmarks.plot import draw
 from benchmarks.programs import PROGRAMS, Program
 from benchmarks.report import Result, details, join, read_json, summary, write_json
 from benchmarks.rows import ROWS, Row
-from benchmarks.turns import order, runs_again, runs_of, takes_part
+from benchmarks.turns import not_before, order, runs_again, runs_of, takes_part
 
 _START = time.monotonic()
 
@@ -136,7 +136,7 @@ def _measure(place: Place, result: Result, programs: Sequence[Program], runs: in
             if number and not runs_again(program.name, row, result.programs):
                 continue
             verify = program.name == OURS or number == 0
-            run = run_program(place, row, program, verify)
+            run = run_program(place, row, program, verify, not_before(result.programs))
             result.programs.setdefault(program.name, []).append(run)
             _say(f"  {row.name} {number + 1}/{runs} {program.name}: {_described(run, row)}")
         for limit in row.limits:

@@ -17,7 +17,7 @@ FAULTS, STREAM, SPEED = "faults", "seq", "MB/s"
 PICTURE = "![s3mount beside other mount programs](performance.png)"
 SAID = """\
 Medians. R: requests. In bold the best, and what is within a twentieth of it. `> 5 s`: ended after
-that time. Such a one, and one that was 1.5 times from the best, ran once."""
+that time. Such a one, and one that was 1.25 times from the best, ran once."""
 COSTS = "The requests of a run by S3's prices, in millionths of a dollar."
 ALONE = """\
 How many times as good s3mount is as the best of the others, and as the limit (above 1 is better);

@@ -31,6 +31,8 @@ from benchmarks.rows.shell import WorkFailedError
 T = TypeVar("T")
 OURS = "s3mount"
 VERIFY_TIMEOUT = 30.0
+SAMPLE = 64 << 20
+"""Bytes of a file that are compared for other programs: not all of them keep what was read."""
 TOOLS = ("bash", "cat", "cmp", "cp", "curl", "dd", "diff", "du", "find", "grep", "gzip", "ls")
 MORE_TOOLS = ("md5sum", "rsync", "stat", "tar", "umount", "zcat")
 
@@ -85,15 +87,11 @@ class Place:
     fault_seconds: float = 8.0
     """How long readers read while faults strike."""
 
-    def patience(self, row: Row, program: Program) -> float:
+    def patience(self, row: Row, program: Program, at_least: float = 0.0) -> float:
         """How long to wait for the program in this row."""
         if program.name == OURS:
             return row.timeout
-        return min(row.timeout, self.limit * row.patience)
-
-    def seconds_for(self, row: Row, program: Program) -> float:
-        """When the row's work is ended from outside."""
-        return row.timeout if row.bounds_itself else self.patience(row, program)
+        return min(row.timeout, max(self.limit * row.patience, at_least))
 
 
 def _child(pipe: Connection, work: Callable[[], T]) -> None:
@@ -260,8 +258,10 @@ def _result(outcome: Outcome, seconds: float, counts: Counts, used: Usage, befor
 
 
 @contextlib.contextmanager
-def _on_stage(place: Place, row: Row, program: Program) -> Iterator[tuple[Mounted, Stage]]:
-    stage = _stage(place, row, place.patience(row, program))
+def _on_stage(
+    place: Place, row: Row, program: Program, limit: float
+) -> Iterator[tuple[Mounted, Stage]]:
+    stage = _stage(place, row, limit)
     target = Target(
         endpoint_url=stage.endpoint_url,
         bucket=stage.bucket,
@@ -273,20 +273,31 @@ def _on_stage(place: Place, row: Row, program: Program) -> Iterator[tuple[Mounte
     )
     log = place.directory / "logs" / f"{row.name}-{program.name}.log"
     with mounted(program, target, log) as mount:
-        yield mount, replace(stage, usable_after=mount.usable_after, resident=mount.resident)
+        yield (
+            mount,
+            replace(
+                stage,
+                usable_after=mount.usable_after,
+                resident=mount.resident,
+                compare=None if program.name == OURS else SAMPLE,
+            ),
+        )
 
 
 def warm_program(place: Place, row: Row, program: Program) -> None:
     """Mount once, so that the local disk that the program is read from is not measured."""
     _make_cold(place, row)
-    with contextlib.suppress(MountError), _on_stage(place, row, program):
+    with contextlib.suppress(MountError), _on_stage(place, row, program, row.timeout):
         pass
 
 
-def run_program(place: Place, row: Row, program: Program, verify: bool = True) -> Run:
-    """The row's work in a mount of this program."""
+def run_program(
+    place: Place, row: Row, program: Program, verify: bool = True, at_least: float = 0.0
+) -> Run:
+    """The row's work in a mount of this program, which has `at_least` these seconds."""
+    limit = place.patience(row, program, at_least)
     try:
-        return _run_mounted(place, row, program, verify)
+        return _run_mounted(place, row, program, verify, limit)
     except (MountError, TooSlowError, WorkFailedError, OSError) as error:
         return Run(None, problem=str(error))
     finally:
@@ -294,10 +305,12 @@ def run_program(place: Place, row: Row, program: Program, verify: bool = True) -
             place.server.clear_faults()
 
 
-def _run_mounted(place: Place, row: Row, program: Program, verify: bool) -> Run:
+def _run_mounted(place: Place, row: Row, program: Program, verify: bool, limit: float) -> Run:
     _make_cold(place, row)
-    before, limit = 0.0, place.seconds_for(row, program)
-    with _on_stage(place, row, program) as (mount, stage):
+    before = 0.0
+    with _on_stage(place, row, program, limit) as (mount, stage):
+        if row.bounds_itself:
+            limit = row.timeout
         if row.prepare is not None:
             prepare = row.prepare
             bounded(lambda: prepare(stage), limit, mount.kill)

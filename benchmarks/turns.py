@@ -14,8 +14,8 @@ from benchmarks.programs import Program
 from benchmarks.report import gain
 from benchmarks.rows import Row
 
-SETTLED = 1.5
-"""So many times from the best, one run says enough: reruns differ by a third."""
+SETTLED = 1.25
+"""So many times from the best, one run says enough."""
 
 
 def takes_part(program: Program, row: Row, named: bool) -> bool:
@@ -47,3 +47,8 @@ def runs_again(name: str, row: Row, done: Mapping[str, Sequence[Run]]) -> bool:
         return False
     firsts = [runs[0].value for runs in done.values() if runs and not runs[0].wrong]
     return all(gain(row, value, mine[0].value) <= SETTLED for value in firsts if value is not None)
+
+
+def not_before(done: Mapping[str, Sequence[Run]]) -> float:
+    """The seconds after which another program may be ended: when s3mount would have been done."""
+    return 1.1 * max((run.seconds for run in done.get(OURS, ())), default=0.0)

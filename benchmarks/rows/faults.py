@@ -19,6 +19,7 @@ from enum import IntEnum, auto
 from functools import partial
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import TypeVar
 
 from benchmarks.datasets import (
     FAULT_OBJECTS,
@@ -59,6 +60,7 @@ class Field(IntEnum):
 
 
 FIELDS = len(Field)
+T = TypeVar("T")
 
 
 @dataclass(slots=True)
@@ -77,7 +79,7 @@ class Tally:
         self.memory[reader * FIELDS + field] += number
 
     def worst(self, reader: int, seconds: float) -> None:
-        """Keep the longest operation."""
+        """Keep the longest system call."""
         place = reader * FIELDS + Field.WORST_US
         self.memory[place] = max(self.memory[place], int(seconds * 1e6))
 
@@ -103,15 +105,28 @@ def judge(number: int, offset: int, asked: int, data: bytes) -> tuple[Field | No
     return Field.WRONG, None
 
 
-def _operation(root: Path, number: int, source: random.Random) -> Field | None:
+def _timed(tally: Tally, me: int, operation: Callable[[], T]) -> T:
+    """One system call, which may be the longest."""
+    start = time.monotonic()
+    try:
+        return operation()
+    finally:
+        tally.worst(me, time.monotonic() - start)
+
+
+def _operation(
+    root: Path, number: int, source: random.Random, tally: Tally, me: int
+) -> Field | None:
     """Open an object, read it in one to four places: all must be right, and of one version."""
-    descriptor = os.open(root / fault_key(number), os.O_RDONLY)
+    path = root / fault_key(number)
+    descriptor = _timed(tally, me, lambda: os.open(path, os.O_RDONLY))
     versions: set[int] = set()
     try:
         for _ in range(source.randint(1, 4)):
             offset = source.randrange(0, fault_size(number, 0), RECORD)
             asked = source.randrange(RECORD, MAX_READ, RECORD)
-            problem, version = judge(number, offset, asked, os.pread(descriptor, asked, offset))
+            data = _timed(tally, me, partial(os.pread, descriptor, asked, offset))
+            problem, version = judge(number, offset, asked, data)
             if problem is not None:
                 return problem
             if version is not None:
@@ -123,16 +138,13 @@ def _operation(root: Path, number: int, source: random.Random) -> Field | None:
 
 def _count_operation(root: Path, number: int, source: random.Random, tally: Tally, me: int) -> bool:
     """One operation, counted; whether all was right."""
-    start = time.monotonic()
     try:
-        problem = _operation(root, number, source)
+        problem = _operation(root, number, source, tally, me)
     except OSError as error:
         tally.add(me, Field.ERRORS)
         if error.errno in {errno.EIO, errno.ESTALE}:
             tally.add(me, Field[errno.errorcode[error.errno]])
         return False
-    finally:
-        tally.worst(me, time.monotonic() - start)
     tally.add(me, Field.OPS if problem is None else problem)
     return problem is None
 
@@ -250,7 +262,8 @@ def _comes_back(stage: Stage) -> Outcome:
         f"{field.name.lower()} in the outage": float(sum(tally.of(field)))
         for field in (Field.OPS, Field.WRONG, Field.ERRORS)
     }
-    return Outcome(seconds, {**outcome.details, **during}, outcome.wrong)
+    worst = max(*tally.of(Field.WORST_US), *after.of(Field.WORST_US)) / 1e6
+    return Outcome(seconds, {**outcome.details, **during, "worst s": worst}, outcome.wrong)
 
 
 def _longest(stage: Stage) -> Outcome:

@@ -41,6 +41,8 @@ class Stage:
     """Bytes of memory that the program has now."""
     limit: float = 60.0
     """Seconds that the work may take."""
+    compare: int | None = None
+    """Bytes of each file to verify; None: all."""
     fault_seconds: float = 8.0
     """How long readers read while faults strike."""
 

@@ -117,6 +117,6 @@ SMALL_FILES = (
     Row("rsync", "tools", "rsync -a of the 1,000", "s", "small", _rsync, limits=_BARE, timeout=90,
         reach=_OF_GREP),
     Row("torch", "torch", "8 processes, 5,000 files of 100 KiB, shuffled", "MB/s", "images",
-        lambda stage: _load(stage, 8, 5000), True, timeout=90, patience=2, limits=(_ONE_PROCESS,),
+        lambda stage: _load(stage, 8, 5000), True, timeout=90, runs=1, limits=(_ONE_PROCESS,),
         reach="6 x one process, 1 request a file"),
 )  # fmt: skip

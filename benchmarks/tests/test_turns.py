@@ -7,7 +7,7 @@ from __future__ import annotations
 from benchmarks.measure import Run
 from benchmarks.programs import PROGRAMS
 from benchmarks.rows import ROWS
-from benchmarks.turns import order, runs_again, runs_of, takes_part
+from benchmarks.turns import not_before, order, runs_again, runs_of, takes_part
 
 ROW = {row.name: row for row in ROWS}
 OURS, S3FS, GOOFYS = (PROGRAMS[name] for name in ("s3mount", "s3fs", "goofys"))
@@ -50,10 +50,10 @@ def test_what_failed_or_was_ended_is_not_waited_for_again() -> None:
 
 
 def test_who_is_far_from_the_best_has_said_enough() -> None:
-    seconds = {"s3mount": [Run(1.0)], "s3fs": [Run(1.6)], "goofys": [Run(1.4)]}
+    seconds = {"s3mount": [Run(1.0)], "s3fs": [Run(1.3)], "goofys": [Run(1.2)]}
     assert not runs_again("s3fs", ROW["stat"], seconds)
     assert runs_again("goofys", ROW["stat"], seconds)
-    speed = {"s3mount": [Run(160.0)], "s3fs": [Run(100.0)], "goofys": [Run(110.0)]}
+    speed = {"s3mount": [Run(160.0)], "s3fs": [Run(120.0)], "goofys": [Run(130.0)]}
     assert not runs_again("s3fs", ROW["seq"], speed)
     assert runs_again("goofys", ROW["seq"], speed)
     # s3mount has all its runs, also where it is not the best.
@@ -67,3 +67,9 @@ def test_who_was_quick_and_wrong_settles_nothing() -> None:
 
 def test_who_has_not_run_yet_runs() -> None:
     assert runs_again("goofys", ROW["stat"], {"s3mount": [Run(1.0)]})
+
+
+def test_nobody_is_ended_before_s3mount_was_done() -> None:
+    done = {"s3mount": [Run(1.0, seconds=10.0), Run(1.0, seconds=8.0)], "s3fs": [Run(1.0)]}
+    assert not_before(done) == 11.0
+    assert not_before({}) == 0.0
