@@ -148,6 +148,8 @@ class BlockCache:
             self._writer.discard(opened, results.bad)
         if results.failure is not None:
             self._failed(opened, results.failure, "read")
+        for digest, place in results.around:
+            opened.recent.note(digest, place)
         for (key, _, _), block in zip(rest, results.found, strict=True):
             if block is None:
                 self._metrics.count("cache.misses")

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
-from s3mount.cache.block_disk import BadRow, StoredBlock, key_digest
+from s3mount.cache.block_disk import MIN_DIRECT, BadRow, StoredBlock, key_digest
 from s3mount.cache.directory import prepare
 from s3mount.cache.row_index import (
     IndexFailure,
@@ -30,6 +30,9 @@ from s3mount.cache.write_queue import PendingRow
 T = TypeVar("T")
 
 _ROOM_TO_OPEN = 1 << 20
+# Blocks of a stream whose places are looked up before it asks for them. It was written by runs
+# at many places at a time: what comes next may have come before.
+_BEFORE, _AFTER = 64, 128
 _LOCK_PATIENCE = 5.0  # seconds that the opening of another daemon is waited for
 
 
@@ -47,6 +50,7 @@ class ReadResult(NamedTuple):
     found: list[StoredBlock | None]  # what each buffer was filled with
     bad: list[str]  # keys whose rows are damaged
     reason: str  # why the last of them is
+    around: list[tuple[bytes, StoredBlock]]  # what may be asked for next, by digest
     failure: BaseException | None  # of the database, if it failed
 
 
@@ -154,10 +158,12 @@ def read_rows(connections: Connections, index: RowIndex, wants: Sequence[Want]) 
     """Fill each buffer with the row of its key, if there is a good one."""
     connections.use(index)
     found = [_read_known(index, want) for want in wants]
-    result = ReadResult(found, [], "", None)
+    result = ReadResult(found, [], "", [], None)
     unknown = [want.key for want, block in zip(wants, found, strict=True) if block is None]
     try:
         places = index.places(unknown) if unknown else {}
+        if places and len(wants[-1].buffer) >= MIN_DIRECT:
+            result.around.extend(index.around(wants[-1].key, _BEFORE, _AFTER))
         for number, (key, buffer, _) in enumerate(wants):
             place = places.get(key_digest(key))
             if found[number] is None and place is not None:

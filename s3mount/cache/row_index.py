@@ -33,6 +33,7 @@ from diskcache import Cache, Timeout
 
 from s3mount.cache.block_disk import (
     DIGEST_SIZE,
+    MODE_BINARY,
     BadRow,
     BlockDisk,
     StoredBlock,
@@ -126,6 +127,29 @@ class RowIndex(Cache):  # type: ignore[misc]  # diskcache ships no types
             [key_digest(key) for key in keys],
         )
         return {digest: place for digest, *place in found.fetchall()}
+
+    def around(self, key: str, before: int, after: int) -> list[tuple[bytes, StoredBlock]]:
+        """The blocks, by digest, of so many rows that were written before and after that of `key`.
+
+        A file is read in the order in which it was written, so some of them are asked for
+        next. One value from one step: each step of SQLite's gives up the interpreter's lock.
+        Raises `IndexFailure`.
+        """
+        ((found,),) = self._sql(
+            "SELECT group_concat(hex(near.key) || filename || hex(value))"
+            " FROM (SELECT rowid FROM Cache WHERE raw = 1 AND key = ?) this, Cache near"
+            " WHERE near.rowid BETWEEN this.rowid - ? AND this.rowid + ?"
+            " AND near.raw = 1 AND length(near.key) = ? AND mode = ?",
+            (key_digest(key), before, after, DIGEST_SIZE, MODE_BINARY),
+        ).fetchall()
+        blocks = []
+        for row in found.split(",") if type(found) is str else ():
+            try:
+                digest, label = bytes.fromhex(row[:32]), bytes.fromhex(row[-32:])
+                blocks.append((digest, self.disk.fetch(MODE_BINARY, row[32:-32], label, read=True)))
+            except (BadRow, ValueError):  # whoever asks for it finds out why
+                continue
+        return blocks
 
     def read_into(self, key: str, place: Place, buffer: memoryview) -> StoredBlock | None:
         """Fill `buffer` with the verified block of `key`; None when it has another length.

@@ -177,25 +177,51 @@ async def test_a_row_that_another_mount_wrote_anew_is_found(tmp_path: Path, leng
     await cache.aclose()
 
 
-async def test_a_row_that_is_read_again_costs_no_query(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many keys each query for places was about."""
+    counts: list[int] = []
+    places = RowIndex.places
+
+    def counted(self: RowIndex, keys: Sequence[str]) -> dict[bytes, Place]:
+        counts.append(len(keys))
+        return places(self, keys)
+
+    monkeypatch.setattr(RowIndex, "places", counted)
+    return counts
+
+
+async def test_a_row_that_is_read_again_costs_no_query(tmp_path: Path, asked: list[int]) -> None:
     keys = [row_key(n, MIB) for n in range(3)]
     cache = await open_cache(tmp_path)
     await put_all(cache, keys)
     await cache.aclose()
-    asked: list[int] = []
-    places = RowIndex.places
-
-    def counted(self: RowIndex, keys: Sequence[str]) -> dict[bytes, Place]:
-        asked.append(len(keys))
-        return places(self, keys)
-
-    monkeypatch.setattr(RowIndex, "places", counted)
+    asked.clear()
     cache = await open_cache(tmp_path)
     assert all(await hits(cache, keys))
     assert all(await hits(cache, keys))
     assert asked == [3]
+    await cache.aclose()
+
+
+@pytest.mark.parametrize(("length", "queries"), [(MIB // 2, 1), (MIB // 2 - 1, 8)])
+async def test_blocks_that_were_written_together_cost_one_query(
+    tmp_path: Path, length: int, queries: int, asked: list[int]
+) -> None:
+    """Sectors are read at random: their neighbours are not looked for."""
+    keys = [row_key(n, length) for n in range(10)]
+    cache = await open_cache(tmp_path)
+    await put_all(cache, keys)
+    query(tmp_path, "UPDATE Cache SET mode = 4 WHERE key = ?", key_digest(keys[1]))
+    query(tmp_path, "UPDATE Cache SET filename = 'a,b' WHERE key = ?", key_digest(keys[2]))
+    await cache.aclose()
+    cache = await open_cache(tmp_path)
+    asked.clear()
+    good = keys[:1] + keys[3:]
+    for key in good[4:] + good[:4]:
+        assert await hits(cache, [key]) == [True]
+    assert len(asked) == queries
+    assert await hits(cache, keys[1:3]) == [False, False]
     await cache.aclose()
 
 
