@@ -20,6 +20,7 @@ class Handle:
         self._fetcher = fetcher
         self._readahead = readahead
         self._is_streaming = False
+        self._under_way = 0  # reads that were not answered yet
         self._open(info)
 
     @property
@@ -41,20 +42,24 @@ class Handle:
         end = content.info.size
         if offset >= end:
             return memoryview(b"")
-        plan = self._window.read(offset, size, end, self._readahead.limits)
+        alone = not self._under_way
+        plan = self._window.read(offset, size, end, self._readahead.limits, alone=alone)
         start, stop = plan.demand
         if plan.ahead or stop > offset + size:
             # Before what is read ahead; otherwise `read` below asks for it.
             self._fetcher.request(content, start, stop, urgent=True)
         self._look_ahead(plan)
         stream = plan.stream
-        if stream is None:
-            return await self._fetcher.read(content, offset, min(offset + size, end), goes_on=False)
-        stream.pending += 1
+        self._under_way += 1
+        if stream is not None:
+            stream.pending += 1
         try:
-            return await self._fetcher.read(content, offset, min(offset + size, end), goes_on=True)
+            stop = min(offset + size, end)
+            return await self._fetcher.read(content, offset, stop, goes_on=stream is not None)
         finally:
-            stream.pending -= 1
+            self._under_way -= 1
+            if stream is not None:
+                stream.pending -= 1
 
     def close(self) -> None:
         """The file was closed: nothing more will be read."""

@@ -7,8 +7,8 @@ one descriptor). A read is one of these:
     alone            exactly what is asked: it may be random access
     going on         it begins where an earlier read ended, or ends where one began: a
                      stream, forward or backward, with a window of bytes fetched beyond it
-    in step          the third at one distance: a strided stream; the next reads of the
-                     same size at the same distance are fetched, and not what lies between
+    in step          the third at one distance, one by one: a strided stream; the next reads
+                     of the same size at the same distance are fetched, not what lies between
 
 A window is `GROWTH` times what the stream has read in a row, so a reader who stops early
 costs little, up to the limit that comes in with each read. Its far end moves in whole
@@ -16,9 +16,10 @@ runs, so that requests are few and long; a run is an eighth of the window, so th
 are under way at once.
 
 A stream that the reader turned away from is given up, and the `Plan` says what was fetched
-for it in vain. Turned away means: so many reads have passed without one of its own, and
-none of its own is being waited for. That takes few reads when there was one stream (a
-seek), and many once it was come back to (several readers share the descriptor).
+for it in vain: what no other stream of the handle goes on to read. Turned away means: so
+many reads have passed without one of its own, and none of its own is being waited for. That
+takes few reads when there was one stream (a seek), and many once it was come back to
+(several readers share the descriptor).
 
 Once a stream is established its reads may arrive out of order (the kernel reads ahead with
 several requests at once): a read within `SLACK` of the position belongs to it. Before
@@ -84,6 +85,16 @@ class Stream:
         )
 
 
+def _without(stretches: list[Stretch], start: int, stop: int) -> list[Stretch]:
+    """What of the stretches lies outside of [start, stop)."""
+    parts = [
+        part
+        for first, last in stretches
+        for part in ((first, min(last, start)), (max(first, stop), last))
+    ]
+    return [(first, last) for first, last in parts if first < last]
+
+
 BACKWARD = -1  # no strided stream has it: reads one byte apart overlap or adjoin
 
 
@@ -119,11 +130,16 @@ class Window:
         """What was asked for ahead of all streams."""
         return [stream.wanted for stream in self._streams]
 
-    def read(self, offset: int, size: int, file_size: int, limits: Limits) -> Plan:
-        """What to fetch for a read of [offset, offset + size)."""
+    def read(
+        self, offset: int, size: int, file_size: int, limits: Limits, *, alone: bool = True
+    ) -> Plan:
+        """What to fetch for a read of [offset, offset + size).
+
+        `alone`: every read of the handle before it was answered.
+        """
         self._reads += 1
         stop = min(offset + size, file_size)
-        stream = self._stream_of(offset, stop) or self._new_stream(offset, stop)
+        stream = self._stream_of(offset, stop) or self._new_stream(offset, stop, alone=alone)
         if stream is None:
             self._lone.append((offset, stop))
             first = min(max(stop, self._block_size), file_size) if offset == 0 else stop
@@ -165,7 +181,7 @@ class Window:
                 best, nearest = stream, distance
         return best
 
-    def _new_stream(self, offset: int, stop: int) -> Stream | None:
+    def _new_stream(self, offset: int, stop: int, *, alone: bool) -> Stream | None:
         """The stream that this read makes of one or two lone reads before it."""
         for lone in reversed(self._lone):
             first, last = lone
@@ -178,12 +194,13 @@ class Window:
             self._lone.remove(lone)
             self._streams.append(stream)
             return stream
-        return self._new_strided(offset)
+        return self._new_strided(offset) if alone else None
 
     def _new_strided(self, offset: int) -> Stream | None:
         """The stream that the last two lone reads make with this one.
 
-        The last two: among many random reads of a small file some are in step by chance.
+        The last two: among many random reads of a small file some are in step by chance. And
+        none at once: several readers that share a file out begin at one distance, too.
         """
         if len(self._lone) < 2:
             return None
@@ -219,7 +236,12 @@ class Window:
             gone = [min(self._streams, key=lambda s: (s.pending > 0, s.used))]
         for stream in gone:
             self._streams.remove(stream)
-        return tuple(stream.wanted for stream in gone if stream.ahead != stream.position)
+        left = [stream.wanted for stream in gone if stream.ahead != stream.position]
+        if left:
+            size = self._block_size
+            for start, stop in self.wanted:
+                left = _without(left, start // size * size, -(-stop // size) * size)
+        return tuple(left)
 
     # --- what it wants next -------------------------------------------------------
 

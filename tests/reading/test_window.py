@@ -181,6 +181,14 @@ def test_reads_at_one_distance_have_the_next_ones_fetched_and_nothing_between(st
     assert state.read(begin + 5, 1, FILE, LIMITS).stream is None, "it is out of step"
 
 
+@pytest.mark.parametrize("alone", [True, False])
+def test_readers_that_begin_at_one_distance_all_at_once_are_no_strided_reader(alone: bool) -> None:
+    state = window()
+    plans = [state.read(i * 16 * MIB, 4096, FILE, LIMITS, alone=alone or i == 0) for i in range(4)]
+    assert [plan.stream is not None for plan in plans[:2]] == [False, False]
+    assert [plan.stream is not None for plan in plans[2:]] == [alone, alone]
+
+
 def test_a_stream_that_the_reader_turned_from_is_given_up() -> None:
     state = window()
     for offset in range(0, 8 * MIB, MIB):
@@ -191,6 +199,21 @@ def test_a_stream_that_the_reader_turned_from_is_given_up() -> None:
         given_up += state.read((100 + i * i * 10) * MIB, 4096, FILE, LIMITS).given_up
     assert given_up == [wanted]
     assert state.wanted == []
+
+
+def test_what_another_stream_goes_on_to_read_is_not_given_up() -> None:
+    state = window()
+    for offset in range(0, 4 * MIB, MIB // 2):
+        state.read(offset, MIB // 2, FILE, LIMITS)
+    wanted = state.wanted
+    given_up: tuple[Stretch, ...] = ()
+    for offset in range(8 * MIB, 16 * MIB, MIB // 2):  # where the first one has read ahead to
+        if given_up := state.read(offset, MIB // 2, FILE, LIMITS).given_up:
+            break
+        wanted = state.wanted
+    (begin, end), (position, ahead) = wanted
+    assert begin < position < ahead < end
+    assert given_up == ((begin, position // BLOCK * BLOCK), (ahead, end))
 
 
 def test_a_stream_that_is_waited_for_is_not_given_up() -> None:

@@ -152,17 +152,14 @@ async def test_a_strided_reader_fetches_its_sectors_ahead_and_nothing_between(
         assert trio.current_time() - began < 64 * 0.026 / 4
 
 
-async def test_streams_that_share_a_handle_fetch_hardly_a_byte_twice(
-    autojump_clock: MockClock,
-) -> None:
+async def test_streams_that_share_a_handle_fetch_each_byte_once(autojump_clock: MockClock) -> None:
     async with rig() as it:
         handle = it.open()
         async with trio.open_nursery() as readers:
             for n in range(4):
                 readers.start_soon(stream, handle, n * 16 * MIB, (n + 1) * 16 * MIB)
-        # Each one's first two reads, before it is known to be a stream, are of single sectors. In
-        # one order of ten, a stride is seen at first: what was begun for it is dropped, 5 MiB.
-        assert len(BIG) <= it.fetched <= len(BIG) + 8 * MIB
+        # Each one's first two reads, before it is known to be a stream, are of single sectors.
+        assert it.fetched == len(BIG)
 
 
 async def test_a_seek_ends_what_was_fetched_ahead(autojump_clock: MockClock) -> None:
