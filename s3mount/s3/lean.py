@@ -259,7 +259,10 @@ class LeanBucket:
         self._writer = _Writer(endpoint, signer)
         self._signer = signer
         self._workers = workers
-        self._lines = Lines(workers.address, free=workers.free, timeout=workers.timeout)
+        self._lines = Lines(
+            workers.address, free=workers.free, borrow=workers.lend, timeout=workers.timeout
+        )
+        workers.borrow = self._lines.lend
         self._otherwise = otherwise
         self._metrics = metrics
         self._place = place

@@ -9,8 +9,8 @@ Only what may block has a thread: to connect, and to read an answer that is none
 ones, which `Ask` leaves to the blocking way of its connection.
 
 INVARIANTS
-- A line has one request at a time. `limit` bounds the lines that are busy, with those of
-  `Workers` that are: both take from one semaphore.
+- A line has one request at a time. Lines that are busy and `Workers` that are take from one
+  semaphore, and each borrows what the other has idle: so its limit is that of all connections.
 - A caller that is cancelled leaves at once: nothing writes into its buffers any more. (What
   a thread reads is no body.)
 - A resend happens only on a line that was idle before, and only when not one byte of an
@@ -127,11 +127,19 @@ class _OddReading(Generic[T]):
 
 
 class Lines:
-    """Lines to `address`; `free` bounds how many are busy."""
+    """Lines to `address`; `free` bounds how many are busy, `borrow` gives idle connections."""
 
-    def __init__(self, address: Address, *, free: trio.Semaphore, timeout: float) -> None:
+    def __init__(
+        self,
+        address: Address,
+        *,
+        free: trio.Semaphore,
+        borrow: Callable[[], Connection | None],
+        timeout: float,
+    ) -> None:
         self._address = address
         self._free = free
+        self._borrow = borrow
         self._timeout = timeout
         self._epoll = select.epoll()
         self._all: dict[int, _Line] = {}
@@ -150,9 +158,11 @@ class Lines:
         except trio.WouldBlock:
             await self._free.acquire()
         try:
+            if self._closed:
+                raise self._closed_error()
             data = ask.request()
-            if self._idle:
-                line = self._idle.pop()
+            line = self._idle_line()
+            if line is not None:
                 try:
                     return await self._exchange(line, ask, data)
                 except ConnectionError:
@@ -170,7 +180,22 @@ class Lines:
         self._scope.cancel()
         self._epoll.close()
 
+    def lend(self) -> Connection | None:
+        """A connection that is idle, and the taker's from now on."""
+        if not self._idle:
+            return None
+        line = self._idle[0]  # the one that was used first
+        self._drop(line, close=False)
+        line.connection.set_blocking(blocking=True)
+        return line.connection
+
     # --- one request ----------------------------------------------------------------
+
+    def _idle_line(self) -> _Line | None:
+        if self._idle:
+            return self._idle.pop()
+        connection = self._borrow()
+        return None if connection is None else self._add(connection)
 
     async def _exchange(self, line: _Line, ask: Ask[T], data: bytes) -> T:
         try:
@@ -219,12 +244,12 @@ class Lines:
         if self._closed:
             connection.close()
             raise self._closed_error()
-        if not self._is_running:
-            self._is_running = True
-            trio.lowlevel.spawn_system_task(self._serve)
         return self._add(connection)
 
     def _add(self, connection: Connection) -> _Line:
+        if not self._is_running:
+            self._is_running = True
+            trio.lowlevel.spawn_system_task(self._serve)
         connection.set_blocking(blocking=False)
         line = _Line(connection)
         self._all[line.fd] = line

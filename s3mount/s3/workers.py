@@ -7,6 +7,8 @@ cost one wake-up.
 
 INVARIANTS
 - A worker has one job at a time; `limit` bounds the workers, and who comes later waits.
+- A connection is made only when none is idle, neither here nor with `Lines`: so `limit` bounds
+  those that are open, too.
 - Before a job may write into its caller's buffers it passes `Job.begin_writing`. A caller
   that is cancelled before leaves at once, and the job stops there; one that is cancelled
   later has the connection shut down, and leaves when the worker has let go.
@@ -80,17 +82,32 @@ class _Worker:
         self._pool = pool
         self._lock = threading.Lock()  # over _connection, against shutting down a reused fd
         self._connection: Connection | None = None
-        self._scratch = bytearray(SCRATCH)
         self.inbox: queue.SimpleQueue[Job[Any] | None] = queue.SimpleQueue()
         self.job: Job[Any] | None = None  # used on the trio thread alone
         self.thread = threading.Thread(target=self._run, name=name, daemon=True)
         self.thread.start()
+
+    @property
+    def is_connected(self) -> bool:
+        """While it is idle: whether it has a connection."""
+        return self._connection is not None
 
     def shut_down(self) -> None:
         """From the trio thread: end what the worker waits for."""
         with self._lock:
             if self._connection is not None:
                 self._connection.shut_down()
+
+    def give(self, connection: Connection) -> None:
+        """While it is idle: a connection to use next."""
+        with self._lock:
+            self._connection = connection
+
+    def take(self) -> Connection | None:
+        """While it is idle: its connection, if it has one."""
+        with self._lock:
+            connection, self._connection = self._connection, None
+        return connection
 
     def _run(self) -> None:
         while (job := self.inbox.get()) is not None:
@@ -125,17 +142,15 @@ class _Worker:
                 if connection.heard or job.cancelled:
                     raise
         self._drop()
-        connection = Connection(self._pool.address, self._pool.timeout, self._scratch)
-        with self._lock:
-            self._connection = connection
+        connection = Connection(self._pool.address, self._pool.timeout, bytearray(SCRATCH))
+        self.give(connection)
         if job.cancelled:
             raise Abandoned
         connection.send(data)
         return connection, connection.read_head()
 
     def _drop(self) -> None:
-        with self._lock:
-            connection, self._connection = self._connection, None
+        connection = self.take()
         if connection is not None:
             connection.close()
 
@@ -147,7 +162,9 @@ class Workers:
         self.address = address
         self.timeout = timeout
         self._token = trio.lowlevel.current_trio_token()
-        self.free = trio.Semaphore(limit)  # `Lines` take from it too
+        # `Lines` take from it too, and lend what they do not use.
+        self.free = trio.Semaphore(limit)
+        self.borrow: Callable[[], Connection | None] = lambda: None
         self._all: list[_Worker] = []
         self._idle: list[_Worker] = []
         self._closed = False
@@ -173,6 +190,8 @@ class Workers:
         else:
             worker = _Worker(self, f"s3-{len(self._all)}")
             self._all.append(worker)
+        if not worker.is_connected and (connection := self.lend() or self.borrow()) is not None:
+            worker.give(connection)
         worker.job = job
         job.task = trio.lowlevel.current_task()
         worker.inbox.put(job)
@@ -186,6 +205,15 @@ class Workers:
 
         result: T = await trio.lowlevel.wait_task_rescheduled(abort)
         return result
+
+    def lend(self) -> Connection | None:
+        """A connection that is idle, and the taker's from now on."""
+        for worker in self._idle:  # the one that was used first: the last is the next to be used
+            if (connection := worker.take()) is not None:
+                if not connection.is_stale():
+                    return connection
+                connection.close()
+        return None
 
     async def aclose(self) -> None:
         """End all requests with `Unreachable`, close all connections, end all threads."""

@@ -23,13 +23,16 @@ ETAG = '"5eb63bbbe01eeed093cb22bb8f5acdc3"'
 class Answer:
     """Bytes, and what happens to the connection after them.
 
-    `hold`: nothing more comes until `more` is set, then `rest` is sent, then it is kept.
-    `sent` is set when all is sent, `gone` when the client has closed its end.
+    `hold`: nothing more comes until `more` is set, then `rest` is sent, and then the client is
+    waited for until it closes, or with `kept` for its next request. `begun` is set when `data` is
+    sent, `sent` when all is, `gone` when the connection has ended.
     """
 
     data: bytes
     then: Literal["keep", "close", "reset", "hold"] = "keep"
     rest: bytes = b""
+    kept: bool = False
+    begun: threading.Event = field(default_factory=threading.Event)
     more: threading.Event = field(default_factory=threading.Event)
     sent: threading.Event = field(default_factory=threading.Event)
     gone: threading.Event = field(default_factory=threading.Event)
@@ -150,16 +153,17 @@ class ScriptedServer:
             connection.sendall(answer.data)
             if answer.then == "hold":
                 self._held += (answer,)
+                answer.begun.set()
                 answer.more.wait()
                 connection.sendall(answer.rest)
             answer.sent.set()
-            if answer.then == "hold":
+            if answer.then == "hold" and not answer.kept:
                 while connection.recv(65536):
                     pass
         except OSError:
             pass
         answer.sent.set()
-        if answer.then == "keep":
+        if answer.then == "keep" or answer.kept:
             return True
         if answer.then == "reset":
             # Linger 0: the kernel sends RST instead of FIN.
