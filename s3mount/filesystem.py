@@ -256,13 +256,11 @@ class Filesystem:
         first = max(0, cursor - 2)
         asked = ttl = -1.0
         names = map(listing.names.__getitem__, range(first, len(listing.names)))
-        for shown in self._tree.shown(node, names, listing.not_before):
-            if shown.ttl != asked:
-                asked, ttl = shown.ttl, self._tree.refresher.ask_again_in(shown.ttl)
-            child = shown.node
-            file = shown.file
+        for at, child, good, file in self._tree.shown(node, names, listing.not_before):
+            if good != asked:
+                asked, ttl = good, self._tree.refresher.ask_again_in(good)
             attr = self._attr(child, ttl) if file is None else self._file_attr(child, file, ttl)
-            yield Entry(child.name, child, attr, first + shown.at + 3)
+            yield Entry(child.name, child, attr, first + at + 3)
 
     def taken(self, entry: Entry) -> None:
         """The kernel took the entry: it counts as a lookup, except for "." and ".."."""

@@ -132,18 +132,19 @@ class Directory:
     def _apply(self, chapter: Chapter, time: float) -> list[Lost]:
         lost: list[Lost] = []
         self._drop_absent(chapter, lost)
+        # Only these may be there already: none, of most pages.
+        i, j = self._rows(chapter.lo, chapter.hi)
+        there = {*self.entries.names[i:j], *self._names_astride(chapter.lo, chapter.hi)}
         new: dict[str, ObjectInfo | None] = {}
         for name, info in chapter.files.items():
-            i = self.entries.find(name)
-            if i < 0:
-                new[name] = info
+            if name in there:
+                self._update_file(self.entries.find(name), info, lost)
             else:
-                self._update_file(i, info, lost)
+                new[name] = info
         for name in chapter.directories:
-            i = self.entries.find(name)
-            if i < 0:
+            if name not in there:
                 new.setdefault(name)
-            elif not self.entries.is_directory(i):
+            elif not self.entries.is_directory(i := self.entries.find(name)):
                 self._lose(i, lost)
                 self.entries.set_directory(i, is_directory=True)
         self._insert(new, chapter)
@@ -202,16 +203,18 @@ class Directory:
                 entries.drop_empty(k, k + 1)
         entries.drop_empty(i, j)
 
-    def _astride(self, lo: str, hi: str) -> list[int]:
-        """The rows of files in [lo, hi) that are shown behind it, the last one first.
-
-        Their names are those that `hi` goes on from.
-        """
+    def _names_astride(self, lo: str, hi: str) -> list[str]:
+        """The names in [lo, hi) that are shown behind it: those that `hi` goes on from."""
         if hi == END or not len(self.entries):
             return []
         starts = (hi[:n] for n in range(1, len(hi)))
-        rows = [self.entries.find(name) for name in starts if lo <= name and hi <= shown_at(name)]
-        return sorted((k for k in rows if k >= 0 and self.entries.is_file(k)), reverse=True)
+        find = self.entries.find
+        return [name for name in starts if lo <= name and hi <= shown_at(name) and find(name) >= 0]
+
+    def _astride(self, lo: str, hi: str) -> list[int]:
+        """The rows of those that are files, the last one first."""
+        rows = map(self.entries.find, self._names_astride(lo, hi))
+        return sorted((k for k in rows if self.entries.is_file(k)), reverse=True)
 
     def _drop_file(self, i: int, lost: list[Lost]) -> None:
         if not self.entries.is_directory(i):

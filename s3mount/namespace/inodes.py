@@ -82,11 +82,13 @@ class Inodes:
     def remember(self, node: Node) -> None:
         """The kernel was given the node once more."""
         # An entry may be made twice before the kernel takes it: the table's node counts.
-        held = self._nodes.get(node.ino)
-        if held is None:
-            self._nodes[node.ino] = held = node
-            for directory in _directories(node):
-                directory.needed += 1
+        held = self._nodes.setdefault(node.ino, node)
+        if held.nlookup == 0 and held is not self.root:
+            parent = node.parent
+            if parent is not None and parent.directory is not None:
+                parent.directory.needed += 1
+            if node.directory is not None:
+                node.directory.needed += 1
         held.nlookup += 1
 
     def forget(self, ino: int, nlookup: int) -> None:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from benchmarks.micro_names import hold, learn
 from s3mount.model import ObjectInfo
 from s3mount.namespace import entries as module
+from s3mount.namespace.directories import Directories
 from s3mount.namespace.entries import Entries, shown_at
+from s3mount.namespace.inodes import Inodes
 
 MD5 = "d41d8cd98f00b204e9800998ecf8427e"
 ETAGS = st.one_of(
@@ -85,3 +90,19 @@ def test_an_endpoint_that_invents_storage_classes_does_no_harm() -> None:
         assert len(module._storage_classes) == 64
     finally:
         module._storage_classes[:] = known
+
+
+def test_a_known_name_takes_few_bytes() -> None:
+    """At most 350, of which 200 are for the kernel's inode."""
+    count = 20_000
+    tracemalloc.start()
+    try:
+        directories = Directories(1.0)
+        inodes = Inodes(directories.have(""))
+        learn(directories, count)
+        assert tracemalloc.get_traced_memory()[0] < 150 * count
+        hold(directories, inodes)
+        assert tracemalloc.get_traced_memory()[0] < 350 * count
+    finally:
+        tracemalloc.stop()
+    assert len(inodes) == count + 1
