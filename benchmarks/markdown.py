@@ -56,6 +56,8 @@ def _figure(result: Result, name: str, best: set[str]) -> str:
         return _problem(runs)
     text = f"**{shown(value)}**" if name in best else shown(value)
     wrong = ", wrong" if any(run.wrong for run in runs) else ""
+    if result.row.most_fetched and middle(runs).fetched > result.row.most_fetched:
+        wrong = f", {middle(runs).fetched / 1e6:,.0f} MB fetched{wrong}"
     if result.row.unit == "requests":
         return text + wrong
     return f"{text}, {sum(middle(runs).requests.values()):,} R{wrong}"

@@ -45,7 +45,12 @@ def runs_again(name: str, row: Row, done: Mapping[str, Sequence[Run]]) -> bool:
         return True
     if mine[-1].value is None or mine[0].value is None:
         return False
-    firsts = [runs[0].value for runs in done.values() if runs and not runs[0].wrong]
+    most = row.most_fetched or float("inf")
+    firsts = [
+        runs[0].value
+        for runs in done.values()
+        if runs and not runs[0].wrong and runs[0].fetched <= most
+    ]
     return all(gain(row, value, mine[0].value) <= SETTLED for value in firsts if value is not None)
 
 

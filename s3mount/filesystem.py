@@ -229,6 +229,10 @@ class Filesystem:
             await self._open_directory(fh).listing.extend()
         return entries
 
+    def directory_of(self, fh: int) -> int:
+        """The inode of an open directory."""
+        return self._open_directory(fh).node.ino
+
     def known_entries(self, fh: int, cursor: int) -> Iterator[Entry] | None:
         """The same without waiting; None when there is something to wait for."""
         directory = self._open_directory(fh)

@@ -83,7 +83,7 @@ NAMES_ROWS = (
     Row("find-100k", "walk", "find, 100,000 keys in 10,000 directories", "s", "keys100k", _find,
         timeout=90,
         limits=(flat_listing(_splits(lambda n: f"d{n // 10:05d}/f{n % 10}.dat", 100_000, 16)),),
-        runs=2, reach="1.5 of a parallel flat listing"),
+        patience=2, reach="1.5 of a parallel flat listing"),
     Row("ls-5000", "walk", "ls -l, 5,000 files", "s", "flat5000", _ls,
         limits=(flat_listing([""]),), reach="0.25 s, 6 LISTs"),
     Row("ls-100k", "walk", "ls -l, 100,000 files", "s", "flat100k", _ls, timeout=90,

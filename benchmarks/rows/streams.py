@@ -205,7 +205,7 @@ STREAMS = (
         "deep", _first_byte, timeout=60, limits=(first_bytes(DEEP),),
         reach="29 ms, 24 requests"),
     Row("random", "random", "4 KiB random reads in 1 GiB, each", "ms", "big", _random_reads,
-        timeout=60, patience=2, most_fetched=GIB * 9 // 10, limits=(Limit("GET", _bare_random),),
+        timeout=60, patience=2, most_fetched=GIB // 4, limits=(Limit("GET", _bare_random),),
         reach="28 ms, 128 KiB a read"),
     Row("random-32", "random", "the same, 32 readers", "reads/s", "big", _random_readers, True,
         timeout=60, patience=2, most_fetched=GIB * 9 // 10,

@@ -165,6 +165,12 @@ def test_a_document_tells_what_a_stream_takes() -> None:
     assert "| 1.50 s, 1.50 a GB |" in text
 
 
+def test_a_document_tells_who_fetched_the_file_for_a_few_reads() -> None:
+    runs = {"s3mount": [Run(27.0, fetched=13 << 20)], "s3fs": [Run(0.1, fetched=700_000_000)]}
+    text = document(ABOUT, [Result(ROW["random"], runs)])
+    assert "| **27**, 0 R | 0.1, 0 R, 700 MB fetched |" in text
+
+
 def test_a_document_has_no_peers_where_none_took_part() -> None:
     text = document(ABOUT, [Result(ROW["known-1m"], {"s3mount": [Run(300.0)]})])
     assert "known names, B | 300 |" in text

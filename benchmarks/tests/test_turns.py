@@ -63,6 +63,8 @@ def test_who_is_far_from_the_best_has_said_enough() -> None:
 def test_who_was_quick_and_wrong_settles_nothing() -> None:
     done = {"s3mount": [Run(1.0)], "s3fs": [Run(0.1, wrong="4 KiB at 0")], "goofys": [Run(1.2)]}
     assert runs_again("goofys", ROW["stat"], done)
+    whole = {"s3fs": [Run(0.1, fetched=1 << 30)], "goofys": [Run(26.0)]}
+    assert runs_again("goofys", ROW["random"], whole)
 
 
 def test_who_has_not_run_yet_runs() -> None:

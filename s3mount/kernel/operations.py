@@ -15,8 +15,7 @@ import functools
 import logging
 import math
 import os
-from collections.abc import Callable, Coroutine, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, ParamSpec, TypeVar
 
 import pyfuse3
@@ -37,10 +36,11 @@ from pyfuse3 import (
     readdir_reply,
 )
 
-from s3mount.errors import DeadlineExceeded, FileError, NotFound, S3MountError, Stale
+from s3mount.errors import FileError, NotFound, S3MountError, Stale
 from s3mount.filesystem import BLKSIZE, Attr, Filesystem
 from s3mount.kernel.crawlers import Crawlers
 from s3mount.kernel.errnos import EACCES, EIO, ENOSYS, EROFS, ESTALE, errno_of
+from s3mount.kernel.late import Late, in_time
 from s3mount.kernel.lengthening import lengthen
 from s3mount.kernel.letting_go import LettingGo
 from s3mount.kernel.turns import WhileWaiting, none_soon
@@ -158,6 +158,7 @@ class Operations(pyfuse3.Operations):
         self._deadline = deadline + GRACE
         self._crawlers = crawlers
         self._answers = _Answers()
+        self._late = Late()
         filesystem.on_changed = self._invalidate_attributes
         filesystem.on_longer = lengthen
         self.letting_go = LettingGo()
@@ -174,7 +175,7 @@ class Operations(pyfuse3.Operations):
             return _absent(0.0)
         answer = self._filesystem.known(parent_inode, text)
         if answer is None:
-            with self._in_time():
+            with self._late.names_in_time(parent_inode, self._deadline):
                 answer = await self._filesystem.lookup(parent_inode, text)
         attr, ttl = answer
         return _absent(ttl) if attr is None else self._answers.of(attr)
@@ -205,7 +206,7 @@ class Operations(pyfuse3.Operations):
             await self.letting_go.catch_up()
         entries = self._filesystem.known_entries(fh, start_id)
         if entries is None:
-            with self._in_time():
+            with self._late.names_in_time(self._filesystem.directory_of(fh), self._deadline):
                 entries = await self._filesystem.entries(fh, start_id)
         answer, taken = self._answers.of, self._filesystem.taken
         for entry in entries:
@@ -235,7 +236,7 @@ class Operations(pyfuse3.Operations):
     async def read(  # type: ignore[override]
         self, fh: FileHandleT, off: int, size: int
     ) -> memoryview:
-        with self._in_time():
+        with in_time(self._deadline):
             data = await self._filesystem.read(fh, off, size)
         if len(data) >= LONG_READ:
             none_soon()
@@ -265,14 +266,6 @@ class Operations(pyfuse3.Operations):
         data.f_files = data.f_ffree = data.f_favail = STATFS_FILES
         data.f_namemax = NAME_MAX
         return data
-
-    @contextmanager
-    def _in_time(self) -> Iterator[None]:
-        """End what takes longer than one request may: an operation can send several in turn."""
-        with trio.move_on_after(self._deadline) as scope:
-            yield
-        if scope.cancelled_caught:
-            raise DeadlineExceeded("the requests of one operation took longer than --deadline")
 
     async def _invalidate_attributes(self, ino: int) -> None:
         """Have the kernel ask for the attributes again. In a thread, since it may block."""
