@@ -3,6 +3,7 @@
     scripts/bench                                        all rows, all programs that are installed
     scripts/bench --rows seq,first-byte --programs s3mount,goofys --runs 3 --out DIR
     scripts/bench --rows faults --add --out DIR          these again, the others are kept
+    scripts/bench --add --out DIR                        go on where it was ended
     scripts/bench --from DIR/results.json --markdown     tables and plot again, nothing is run
 
 Rows are chosen by name or by group. Programs take turns within each run; figures are medians.
@@ -111,7 +112,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--out", type=Path, default=Path("bench-results"), help="a directory")
     parser.add_argument(
-        "--add", action="store_true", help="keep what results.json in --out has of other rows"
+        "--add",
+        action="store_true",
+        help="keep what results.json in --out has; without --rows, run only rows it does not have",
     )
     parser.add_argument("--from", dest="source", type=Path, help="show these results.json again")
     parser.add_argument("--markdown", action="store_true", help="print tables for a document")
@@ -128,8 +131,8 @@ def _print_list() -> None:
         print(f"{program.name:16} {'program':11} {program.find() or 'not installed'}")
 
 
-def _measure(place: Place, result: Result, programs: Sequence[Program], runs: int) -> None:
-    row = result.row
+def _measure(place: Place, row: Row, programs: Sequence[Program], runs: int) -> Result:
+    result = Result(row)
     ours = any(program.name == OURS for program in programs)
     for number in range(runs):
         for program in order(programs, number):
@@ -144,6 +147,7 @@ def _measure(place: Place, result: Result, programs: Sequence[Program], runs: in
                 run = run_limit(place, row, limit)
                 result.limits.setdefault(limit.name, []).append(run)
                 _say(f"  {row.name} {number + 1}/{runs} {limit.name}: {_described(run, row)}")
+    return result
 
 
 def _described(run: Run, row: Row) -> str:
@@ -205,33 +209,31 @@ def _run(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
     if os.geteuid() != 0:
         parser.error("dropping page caches needs root: run it as root")
     options.out.mkdir(parents=True, exist_ok=True)
-    # Told to end, it unmounts, cleans up and shows what there is.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     about, results = _about(programs), list[Result]()
     path = options.out / "results.json"
     before = read_json(path) if options.add and path.exists() else None
+    if before and not options.rows:
+        there = {result.row.name for result in before[1]}
+        rows = [row for row in rows if row.name not in there]
+    # Told to end, it unmounts, cleans up and shows the rows that are done.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     ended = 0
     try:
-        for _ in _results(options, rows, programs, results):
-            merged = join(before, (about, results))
-            write_json(path, *merged)
+        for result in _results(options, rows, programs):
+            results.append(result)
+            write_json(path, *join(before, (about, results)))
     except (KeyboardInterrupt, SystemExit):
         ended = 143
-        _say("ended early: this is what there is")
-    merged = join(before, (about, [result for result in results if result.programs]))
-    write_json(path, *merged)
-    _show(options, *merged)
+        _say("ended early: these rows are done; with --add and without --rows it goes on")
+    _show(options, *join(before, (about, results)))
     ours = [run for result in results for run in result.programs.get(OURS, [])]
     return ended or int(any(run.value is None or run.wrong for run in ours))
 
 
 def _results(
-    options: argparse.Namespace,
-    rows: Sequence[Row],
-    programs: Sequence[Program],
-    results: list[Result],
-) -> Iterator[None]:
-    """Run the rows, each into a new one of `results`; yields when one is done."""
+    options: argparse.Namespace, rows: Sequence[Row], programs: Sequence[Program]
+) -> Iterator[Result]:
+    """Run the rows, each with all its runs."""
     named = set((options.rows or "").split(","))
     work = Path(tempfile.mkdtemp(prefix="s3mount-bench-", dir=options.work))
     for name in ("data", "mnt", "cache", "scratch", "logs"):
@@ -248,9 +250,7 @@ def _results(
             for row in rows:
                 _say(f"{row.name}: {row.title}")
                 taking_part = [p for p in programs if takes_part(p, row, row.name in named)]
-                results.append(Result(row))
-                _measure(place, results[-1], taking_part, runs_of(row, options.runs))
-                yield
+                yield _measure(place, row, taking_part, runs_of(row, options.runs))
     finally:
         shutil.rmtree(options.out / "logs", ignore_errors=True)
         shutil.copytree(work / "logs", options.out / "logs")

@@ -30,12 +30,9 @@ def call(monkeypatch: pytest.MonkeyPatch, *arguments: str | Path) -> int:
 def runs_that(monkeypatch: pytest.MonkeyPatch, *results: Result, ended: bool = False) -> None:
     """Instead of running rows: these results, and then perhaps a signal."""
 
-    def stand_in(*given: Any) -> Iterator[None]:
-        for result in results:
-            given[-1].append(result)
-            yield
+    def stand_in(*_: Any) -> Iterator[Result]:
+        yield from results
         if ended:
-            given[-1].append(Result(ROW["zcat"]))  # a row that was just begun
             sys.exit(143)
 
     monkeypatch.setattr(bench, "_results", stand_in)
@@ -80,6 +77,21 @@ def test_rows_are_added_to_those_of_before(monkeypatch: pytest.MonkeyPatch, tmp_
     assert len(data["about"]["commands"]) == 2
 
 
+def test_it_goes_on_where_it_was_ended(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    common = ("--out", tmp_path, "--programs", "s3mount", "--add")
+    runs_that(monkeypatch, stat(0.125), ended=True)
+    call(monkeypatch, *common)
+    chosen: list[str] = []
+
+    def note(*given: Any) -> Iterator[Result]:
+        chosen.extend(row.name for row in given[1])
+        yield from ()
+
+    monkeypatch.setattr(bench, "_results", note)
+    call(monkeypatch, *common)
+    assert set(chosen) == set(ROW) - {"stat"}
+
+
 @pytest.mark.parametrize(
     ("value", "status"), [(Run(0.1), 0), (Run(None, "fails"), 1), (Run(0.1, wrong="1 short"), 1)]
 )
@@ -95,7 +107,7 @@ def test_rows_are_chosen_by_name_and_by_group(
 ) -> None:
     chosen: list[list[str]] = []
 
-    def note(*given: Any) -> Iterator[None]:
+    def note(*given: Any) -> Iterator[Result]:
         chosen.append([row.name for row in given[1]])
         yield from ()
 
