@@ -71,6 +71,26 @@ async def test_an_answers_value_error_and_cancellation_pass_through() -> None:
     assert scope.cancelled_caught
 
 
+async def test_the_next_request_is_looked_for_after_short_answers_at_once() -> None:
+    async def at_once() -> None:
+        pass
+
+    async def waiting() -> None:
+        await trio.lowlevel.checkpoint()
+
+    async def long() -> None:
+        turns.none_soon()
+
+    for answer, is_looked_for in (
+        (at_once, True),
+        (waiting, False),
+        (at_once, True),
+        (long, False),
+    ):
+        await turns.WhileWaiting(answer())
+        assert turns._turns.answered_at_once is is_looked_for
+
+
 async def test_who_is_cancelled_while_it_waits_for_a_turn_gets_none() -> None:
     kernel = _Kernel()
     async with trio.open_nursery() as nursery:
