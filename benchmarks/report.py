@@ -66,7 +66,8 @@ def _cell(runs: Sequence[Run]) -> str:
     value = median(runs)
     if value is None:
         return next((run.problem for run in runs if run.problem), "?")[:24]
-    return shown(value) + (" WRONG" if any(run.wrong for run in runs) else "")
+    wrong = " WRONG" if any(run.wrong for run in runs) else ""
+    return shown(value) + wrong + (" hangs" if any(run.details.get("hung") for run in runs) else "")
 
 
 def _table(header: Sequence[str], lines: Iterable[Sequence[str]]) -> str:

@@ -189,6 +189,7 @@ def test_a_document_tells_what_readers_were_handed() -> None:
     ]
     text = document(ABOUT, results)
     assert "| fault | s3mount | goofys | s3mount: longest operation |" in text
+    assert "61 WRONG hangs" in summary(results, ABOUT["programs"])
     assert "ops | 600 (0.75) | 61 (0.61), 9 wrong, hangs | 1.2 s |" in text
     assert "s | 2.5 | > 15 s |  |" in text
 
