@@ -35,7 +35,6 @@ from benchmarks.measure import (
     run_limit,
     run_program,
     warm_machine,
-    warm_program,
 )
 from benchmarks.modelled_s3 import ModelledS3
 from benchmarks.plot import draw
@@ -245,8 +244,6 @@ def _results(
                 _say(f"making the dataset {name}")
                 place.local[name] = datasets.fill(server, name, work / "data")
             warm_machine()
-            for program in programs:
-                warm_program(place, rows[0], program)
             for row in rows:
                 _say(f"{row.name}: {row.title}")
                 taking_part = [p for p in programs if takes_part(p, row, row.name in named)]

@@ -284,13 +284,6 @@ def _on_stage(
         )
 
 
-def warm_program(place: Place, row: Row, program: Program) -> None:
-    """Mount once, so that the local disk that the program is read from is not measured."""
-    _make_cold(place, row)
-    with contextlib.suppress(MountError), _on_stage(place, row, program, row.timeout):
-        pass
-
-
 def run_program(
     place: Place, row: Row, program: Program, verify: bool = True, at_least: float = 0.0
 ) -> Run:
@@ -308,6 +301,12 @@ def run_program(
 def _run_mounted(place: Place, row: Row, program: Program, verify: bool, limit: float) -> Run:
     _make_cold(place, row)
     before = 0.0
+    if row.counts_mounting:
+        # Once before, so that the local disk that the program is read from is not measured.
+        with _on_stage(place, row, program, limit):
+            pass
+        _reset(place)
+        place.server.reset_counts()
     with _on_stage(place, row, program, limit) as (mount, stage):
         if row.bounds_itself:
             limit = row.timeout
