@@ -143,8 +143,11 @@ class Connection:
 
     def poll_head(self) -> Head | None:
         """The head of the answer; None while it is not all there."""
-        received = self._poll(self._scratch[self._end :])
-        return None if received is None else self._head_in(received)
+        # Until nothing is left: what OpenSSL has read ahead makes no descriptor readable.
+        while (received := self._poll(self._scratch[self._end :])) is not None:
+            if (head := self._head_in(received)) is not None:
+                return head
+        return None
 
     def poll_into(self, view: memoryview) -> int | None:
         """Fill as much of `view` as is there: 0 at the end, None when nothing is."""

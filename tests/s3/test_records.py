@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 import socket
 import ssl
 import struct
@@ -182,6 +183,21 @@ def test_what_was_read_ahead_and_not_asked_for_is_seen(server: Server) -> None:
     into = memoryview(bytearray(2 * RECORD))
     assert server.connection.read_into(into) == len(into)
     assert server.connection.is_stale()
+
+
+def test_a_head_in_two_records_that_were_read_ahead_is_seen(server: Server) -> None:
+    server.begin()
+    server.sock.sendall(server.encrypt(BODY))
+    into = memoryview(bytearray(len(BODY)))
+    assert server.connection.read_into(into) == len(BODY)
+    server.connection.set_blocking(blocking=False)
+    server.connection.send(b"GET")
+    # One segment, so one recv(2): nothing of the second is left in the socket.
+    server.sock.sendall(server.encrypt(HEAD[:10]) + server.encrypt(HEAD[10:]))
+    select.select([server.connection], [], [])
+    head = server.connection.poll_head()
+    assert head is not None
+    assert head.status == 206
 
 
 def test_where_the_ssl_object_is_not_found(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
