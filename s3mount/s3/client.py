@@ -52,8 +52,26 @@ T = TypeVar("T")
 CHUNK = 64 * 1024
 
 
+# The services, by the names in their host names, that are asked for objects or for credentials.
+SERVICES = {"s3", "s3-control", "sts", "sso", "portal.sso", "oidc", "signin"}
+
+
 class _Loader(botocore.loaders.Loader):
-    """botocore's, but it does not look for a model in each of 400 services, which takes 20 ms."""
+    """botocore's, without what is of no use here.
+
+    It does not look for a model in each of 400 services, which takes 20 ms, and forgets where
+    those that we do not ask have their endpoints, which takes 7 MiB.
+    """
+
+    def load_data_with_path(self, name: str) -> tuple[Any, str]:
+        """What the file of that name holds, and its path."""
+        data: Any
+        data, path = super().load_data_with_path(name)
+        if name == "endpoints":
+            for partition in data["partitions"]:
+                services = partition["services"]
+                partition["services"] = {n: services[n] for n in services if n in SERVICES}
+        return data, path
 
     def list_available_services(self, type_name: str) -> list[str]:
         """The names of all, even of one that has nothing of this type."""
