@@ -141,7 +141,12 @@ class BlockCache:
             self._metrics.count("cache.misses", hits.count(False))
             return hits
         rest = opened.wants([want for want, hit in zip(wants, hits, strict=True) if not hit])
-        results = await self._readers.run(partial(read_rows, self._connections, opened.index, rest))
+        look = opened.is_to_look_around(rest)
+        job = partial(read_rows, self._connections, opened.index, rest, look_around=look)
+        try:
+            results = await self._readers.run(job)
+        finally:
+            opened.is_looking_around &= not look
         if results.bad:
             self._metrics.count("cache.bad", len(results.bad))
             self._warn("bad", f"a damaged block of the cache is deleted: {results.reason}")

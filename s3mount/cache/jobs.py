@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
-from s3mount.cache.block_disk import MIN_DIRECT, BadRow, StoredBlock, key_digest
+from s3mount.cache.block_disk import BadRow, StoredBlock, key_digest
 from s3mount.cache.directory import prepare
 from s3mount.cache.row_index import (
     IndexFailure,
@@ -32,7 +32,7 @@ T = TypeVar("T")
 _ROOM_TO_OPEN = 1 << 20
 # Blocks of a stream whose places are looked up before it asks for them. It was written by runs
 # at many places at a time: what comes next may have come before.
-_BEFORE, _AFTER = 64, 128
+_BEFORE, _AFTER = 64, 256
 _LOCK_PATIENCE = 5.0  # seconds that the opening of another daemon is waited for
 
 
@@ -154,7 +154,9 @@ def sole_opener(directory: Path) -> Iterator[None]:
         os.close(fd)
 
 
-def read_rows(connections: Connections, index: RowIndex, wants: Sequence[Want]) -> ReadResult:
+def read_rows(
+    connections: Connections, index: RowIndex, wants: Sequence[Want], *, look_around: bool
+) -> ReadResult:
     """Fill each buffer with the row of its key, if there is a good one."""
     connections.use(index)
     found = [_read_known(index, want) for want in wants]
@@ -162,7 +164,7 @@ def read_rows(connections: Connections, index: RowIndex, wants: Sequence[Want]) 
     unknown = [want.key for want, block in zip(wants, found, strict=True) if block is None]
     try:
         places = index.places(unknown) if unknown else {}
-        if places and len(wants[-1].buffer) >= MIN_DIRECT:
+        if places and look_around:
             result.around.extend(index.around(wants[-1].key, _BEFORE, _AFTER))
         for number, (key, buffer, _) in enumerate(wants):
             place = places.get(key_digest(key))
