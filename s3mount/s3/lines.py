@@ -178,7 +178,8 @@ class Lines:
         for line in list(self._all.values()):
             self._end(line, outcome.Error(self._closed_error()))
         self._scope.cancel()
-        self._epoll.close()
+        if not self._is_running:
+            self._epoll.close()
 
     def lend(self) -> Connection | None:
         """A connection that is idle, and the taker's from now on."""
@@ -259,10 +260,13 @@ class Lines:
     # --- reading ----------------------------------------------------------------------
 
     async def _serve(self) -> None:
-        with self._scope:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._watch)
-                await self._read()
+        try:
+            with self._scope:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(self._watch)
+                    await self._read()
+        finally:
+            self._epoll.close()  # here: whoever was woken before the end looks into it once more
 
     async def _read(self) -> None:
         while True:
