@@ -88,8 +88,7 @@ class Session:
         """
         connection = select.poll()
         connection.register(_fuse_fd(), 0)  # POLLERR, which is always told: unmounted, or aborted
-        # trio has no wait for POLLERR alone, and a look a second costs nothing
-        while not connection.poll(0):  # noqa: ASYNC110
+        while not connection.poll(0):  # noqa: ASYNC110  # trio has no wait for POLLERR alone
             await trio.sleep(WATCH_EVERY)
         await trio.sleep(GRACE)
         self._scope.cancel()

@@ -132,5 +132,6 @@ async def main() -> None:
 
     lowlevel = SimpleNamespace(**{**vars(trio.lowlevel), "wait_readable": wait_readable})
     ours = {"Lock": lambda: _turns, "open_nursery": _Nursery, "lowlevel": lowlevel}
+    # Its stub does not tell that it has the attribute.
     pyfuse3.trio = SimpleNamespace(**{**vars(trio), **ours})  # type: ignore[attr-defined]
     await pyfuse3.main()

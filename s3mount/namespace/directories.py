@@ -34,6 +34,7 @@ class Directories(Mapping[str, Directory]):
     def __len__(self) -> int:
         return len(self._held)
 
+    # A default other than None has no use here, and Mapping's overloads no need to be repeated.
     def get(self, prefix: str, default: object = None) -> Directory | None:  # type: ignore[override]
         """The directory, as far as anything is known of it."""
         directory = self._held.get(prefix)

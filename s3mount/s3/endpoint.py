@@ -117,7 +117,7 @@ def _tls_context(session: botocore.session.Session, ca_bundle: Path | None) -> s
         (str(ca_bundle) if ca_bundle else None)
         or session.get_config_variable("ca_bundle")  # AWS_CA_BUNDLE, and the profile's
         # botocore reads this one too, without telling its session: part of its chain, so here.
-        or os.environ.get("REQUESTS_CA_BUNDLE")  # noqa: TID251
+        or os.environ.get("REQUESTS_CA_BUNDLE")  # noqa: TID251  # as the comment says
         or get_cert_path(True)
     )
     context: ssl.SSLContext = create_urllib3_context()

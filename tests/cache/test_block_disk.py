@@ -57,7 +57,7 @@ def test_any_object_that_is_a_buffer_can_be_written(disk: BlockDisk) -> None:
 @pytest.mark.parametrize("key", [b"bytes", 1, 1.5, None, ("a",), object()])
 def test_keys_that_are_no_str_are_refused(disk: BlockDisk, key: object) -> None:
     with pytest.raises(TypeError, match="cache key must be str"):
-        disk.put(key)  # type: ignore[arg-type]
+        disk.put(key)  # type: ignore[arg-type]  # what is refused
     with pytest.raises(TypeError, match="cache key must be str"):
         disk.filename(key)
 

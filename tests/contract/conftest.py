@@ -44,7 +44,7 @@ class Subject(NamedTuple):
 
 def config_for(endpoint_url: object = None, bucket: str = "bucket", **options: object) -> Config:
     settings: dict[str, object] = {"endpoint_url": endpoint_url, "region": "us-east-1"}
-    return Config(bucket, bucket, "", Path("/mnt"), **(settings | options))  # type: ignore[arg-type]
+    return Config(bucket, bucket, "", Path("/mnt"), **(settings | options))  # type: ignore[arg-type]  # of any field
 
 
 @pytest.fixture(autouse=True)

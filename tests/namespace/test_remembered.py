@@ -114,7 +114,7 @@ async def test_what_could_not_be_written_is_written_the_next_time(
         write, left = store.write, iter([True, False])
 
         async def fails(rows: object, saved: float) -> bool:
-            return next(left) and await write(rows, saved)  # type: ignore[arg-type]
+            return next(left) and await write(rows, saved)  # type: ignore[arg-type]  # passed on
 
         monkeypatch.setattr(store, "write", fails)
         await remembered.save()
@@ -139,7 +139,7 @@ async def test_it_is_written_now_and_then(
         for name in ("first", "second"):
             learn(directories, "a/", name)
             with trio.fail_after(10):
-                while not any(name.encode() in d for d in store.read("a/")):  # noqa: ASYNC110
+                while not any(name.encode() in d for d in store.read("a/")):  # noqa: ASYNC110  # a file
                     await trio.sleep(0.01)
         nursery.cancel_scope.cancel()
 
@@ -173,7 +173,7 @@ async def test_what_goes_while_it_is_written_is_written(
             if "249/" in directories and len(directories["249/"]):
                 directories.empty(directories["249/"])
                 directories.drop(directories["248/"])
-            return await write(rows, saved)  # type: ignore[arg-type]
+            return await write(rows, saved)  # type: ignore[arg-type]  # passed on as it is
 
         monkeypatch.setattr(store, "write", others_turn)
         await remembered.save()

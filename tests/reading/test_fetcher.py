@@ -162,11 +162,11 @@ async def test_a_buffer_is_not_used_again_before_the_cache_lets_it_go(
     """MemoryCache fails when it finds other bytes than it was given."""
     bucket = FakeBucket()
     info = bucket.put("a", body(800))
-    cache = MemoryCache(nursery, hold=10.0)
-    rig = rig_of(bucket, nursery, cache=cache, blocks=4)
-    for start in range(0, 800, BLOCK):
-        assert await rig.read(info, start, start + BLOCK) == cut(start, start + BLOCK)
-    await trio.sleep(20.0)
+    async with trio.open_nursery() as holding:  # ends when the cache has let all go
+        cache = MemoryCache(holding, hold=10.0)
+        rig = rig_of(bucket, nursery, cache=cache, blocks=4)
+        for start in range(0, 800, BLOCK):
+            assert await rig.read(info, start, start + BLOCK) == cut(start, start + BLOCK)
     assert cache.held == 0
     assert len(cache.rows) == 50
 
@@ -228,7 +228,7 @@ async def test_reading_ahead_takes_no_more_than_there_is(
     content = rig.fetcher.content(info)
     reached = rig.fetcher.request(content, 0, 1000 * UNIT, urgent=False) // UNIT
     assert reached <= 4 * BLOCK
-    await trio.sleep(2.0)
+    await trio.testing.wait_all_tasks_blocked()
     bucket.requests.clear()
     assert await rig.read(info, 0, reached) == cut(0, reached)
     assert bucket.requests == []
@@ -332,11 +332,11 @@ async def test_a_reader_that_gives_up_leaves_the_get_to_the_others(
     async def patient() -> None:
         results.append(await rig.read(info, 0, 100))
 
-    nursery.start_soon(patient)
-    with trio.move_on_after(1.0) as scope:
-        await rig.read(info, 0, 100)
-    assert scope.cancelled_caught
-    await trio.sleep(2.0)
+    async with trio.open_nursery() as readers:
+        readers.start_soon(patient)
+        with trio.move_on_after(1.0) as scope:
+            await rig.read(info, 0, 100)
+        assert scope.cancelled_caught
     assert results == [body(100)]
     assert bucket.count("get") == 1
 
@@ -362,7 +362,7 @@ async def test_the_end_of_the_mount_ends_every_flight(autojump_clock: MockClock)
                 await rig.read(info, 0, 100)
 
         readers.start_soon(reader)
-        await trio.sleep(1.0)
+        await trio.testing.wait_all_tasks_blocked()
         flights.cancel()
         await has_ended.wait()
     assert trio.current_time() < 10

@@ -118,7 +118,7 @@ class ScriptedServer:
     _held: tuple[Answer, ...] = ()
 
     def _start(self, target: object, *arguments: object) -> None:
-        thread = threading.Thread(target=target, args=arguments)  # type: ignore[arg-type]
+        thread = threading.Thread(target=target, args=arguments)  # type: ignore[arg-type]  # a callable
         self._threads.append(thread)
         thread.start()
 

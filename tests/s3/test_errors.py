@@ -112,7 +112,7 @@ EXCEPTION_ROWS: list[tuple[BaseException, type[errors.RequestError], str]] = [
         "unknown to DNS",
     ),
     (
-        u3.NameResolutionError("s3.example", None, socket.gaierror(-2, "x")),  # type: ignore[arg-type]
+        u3.NameResolutionError("s3.example", None, socket.gaierror(-2, "x")),  # type: ignore[arg-type]  # as above
         errors.Unreachable,
         "unknown to DNS",
     ),
@@ -265,7 +265,7 @@ def client_error(
     return boto.ClientError(
         {
             "Error": {"Code": code, "Message": "said", "Region": "us-west-2"},  # type: ignore[typeddict-unknown-key]  # as S3 sends it
-            "ResponseMetadata": {"HTTPStatusCode": status, "HTTPHeaders": dict(headers or {})},  # type: ignore[typeddict-item]
+            "ResponseMetadata": {"HTTPStatusCode": status, "HTTPHeaders": dict(headers or {})},  # type: ignore[typeddict-item]  # the same
         },
         operation,
     )

@@ -68,7 +68,7 @@ async def test_what_may_pass_is_tried_again(
         "get": lambda: bucket.get_range("a", 0, buffers(4), etag=None),
     }
     await calls[kind]()
-    assert fake.count(kind) == 3  # type: ignore[arg-type]
+    assert fake.count(kind) == 3  # type: ignore[arg-type]  # the same
     assert fake.metrics["retries"] == 2
 
 
