@@ -56,10 +56,6 @@ FOREVER = 10 * 365 * 86400.0
 # Seconds that a request is given to say itself why it was not done in time.
 GRACE = 0.5
 
-# Bytes that take a program longer than it pays to look for its next request: a stream that was
-# looked for took 0.3 s of CPU per GiB more, and was 5 % slower.
-LONG_READ = 128 * 1024
-
 # What df shows: a bucket has no size of its own, so a round 1 PiB, all of it free.
 STATFS_BLOCK = 4096
 STATFS_BYTES = 1 << 50
@@ -220,11 +216,14 @@ class Operations(pyfuse3.Operations):
         self._filesystem.releasedir(fh)
 
     # --- files --------------------------------------------------------------------
+    # Programs that read files have more to do between two requests than those that ask for names,
+    # and who fetches for them needs the time.
 
     @_answers
     async def open(self, inode: InodeT, flags: FlagT, ctx: RequestContext) -> FileInfo:
         if flags & (os.O_WRONLY | os.O_RDWR | os.O_TRUNC | os.O_APPEND):
             raise FUSEError(EROFS)
+        none_soon()
         if not self._filesystem.is_current(inode):
             raise FUSEError(ESTALE)  # has the kernel look the name up anew, and open what is there
         # An inode is one version of an object: its pages stay right for as long as it lives.
@@ -238,13 +237,13 @@ class Operations(pyfuse3.Operations):
     ) -> memoryview:
         with in_time(self._deadline):
             data = await self._filesystem.read(fh, off, size)
-        if len(data) >= LONG_READ:
-            none_soon()
+        none_soon()
         return data
 
     @_answers
     async def release(self, fh: FileHandleT) -> None:
         self._filesystem.release(fh)
+        none_soon()
 
     @_answers
     async def flush(self, fh: FileHandleT) -> None:

@@ -71,7 +71,7 @@ async def test_an_answers_value_error_and_cancellation_pass_through() -> None:
     assert scope.cancelled_caught
 
 
-async def test_the_next_request_is_looked_for_after_short_answers_at_once() -> None:
+async def test_the_next_request_is_looked_for_after_what_was_answered_at_once() -> None:
     async def at_once() -> None:
         pass
 
