@@ -52,6 +52,8 @@ class Field(IntEnum):
     WRONG = auto()
     MIXED = auto()
     SHORT = auto()
+    TOLD = auto()
+    """Of the short ones, those of which the next read gives the error, as read(2) may."""
     ERRORS = auto()
     EIO = auto()
     ESTALE = auto()
@@ -127,6 +129,8 @@ def _operation(
             asked = source.randrange(RECORD, MAX_READ, RECORD)
             data = _timed(tally, me, partial(os.pread, descriptor, asked, offset))
             problem, version = judge(number, offset, asked, data)
+            if problem is Field.SHORT and data:
+                _read_on(descriptor, offset + len(data), tally, me)
             if problem is not None:
                 return problem
             if version is not None:
@@ -134,6 +138,14 @@ def _operation(
     finally:
         os.close(descriptor)
     return Field.MIXED if len(versions) > 1 else None
+
+
+def _read_on(descriptor: int, offset: int, tally: Tally, me: int) -> None:
+    """Where a read ended early: read(2) gives what it has, and the error at the next call."""
+    try:
+        os.pread(descriptor, RECORD, offset)
+    except OSError:
+        tally.add(me, Field.TOLD)
 
 
 def _count_operation(root: Path, number: int, source: random.Random, tally: Tally, me: int) -> bool:
@@ -186,6 +198,7 @@ def _outcome(value: float, tally: Tally, struck: int) -> Outcome:
         "wrong": sum(tally.of(Field.WRONG)),
         "mixed": sum(tally.of(Field.MIXED)),
         "short": sum(tally.of(Field.SHORT)),
+        "told by the next read": sum(tally.of(Field.TOLD)),
         "errors": sum(tally.of(Field.ERRORS)),
         "EIO": sum(tally.of(Field.EIO)),
         "ESTALE": sum(tally.of(Field.ESTALE)),
