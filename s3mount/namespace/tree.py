@@ -49,8 +49,8 @@ _MAX_PAGES_A_LOOKUP = 64
 # Seconds for which knowledge must be good, or what is listed ahead is too old when it is needed.
 _TTL_WORTH_AHEAD = 1.0
 
-# Names behind the one looked up: a page takes as long as some 500 lookups of known names.
-LOOKED_FURTHER = 500
+# Names behind the one looked up: a page takes as long as some 700 lookups of known names.
+LOOKED_FURTHER = 700
 
 
 class Found(NamedTuple):
@@ -318,7 +318,12 @@ class Tree:
         ttl = min(self._metadata_ttl, self._negative_ttl)
         not_before = min(asked, trio.current_time() - ttl)
         if _is_since(directory, name, not_before):
-            await self.learning.probe(directory, name, not_before)
+            # A page ends with the name: what is below "name/", the next one tells.
+            hi = directory.known.reach(name, not_before)
+            if self._further == (directory.prefix, hi):
+                await self.learning.learn(directory, hi, not_before=not_before)
+            else:
+                await self.learning.probe(directory, name, not_before)
         elif directory.dark_lookups and not _is_since(directory, START, not_before):
             await self.learning.learn(directory, START, not_before=not_before)
             directory.dark_lookups = 0

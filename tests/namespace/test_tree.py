@@ -112,6 +112,18 @@ async def test_names_in_order_wait_for_the_first_page_alone(
     assert [request.kind for request in bucket.requests] == ["list"] * 3
 
 
+async def test_who_comes_to_the_end_of_a_page_waits_for_the_one_on_its_way(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    names = [f"file-{number:04}" for number in range(1500)]
+    bucket = bucket_of(*(f"d/{name}" for name in names), latency=0.025)
+    tree = tree_of(bucket, nursery, prefix="d/")
+    for name in names:  # in no time: the second page is asked for, and not there yet
+        assert kind_of(await tree.lookup(tree.inodes.root, name)) == "file"
+    assert trio.current_time() == pytest.approx(2 * 0.025)
+    assert [request.kind for request in bucket.requests] == ["list"] * 2
+
+
 @pytest.mark.parametrize("order", ["a part of the page", "far apart", "backwards", "shuffled"])
 async def test_no_page_is_listed_ahead_of_other_lookups(
     nursery: trio.Nursery, autojump_clock: MockClock, order: str
