@@ -50,11 +50,9 @@ MOUNT_RETRIES = 2
 # Seconds for which a thread that computes may keep others from running. A thread that has a
 # buffer to pass on waits for it: with Python's 5 ms a stream is a tenth slower.
 SWITCH_INTERVAL = 0.0002
-# glibc's mallopt(3). One heap: by default each of many threads gets its own, and gives nothing
-# of it back. And buffers of a second request, of 1 MiB, are memory of their own: by default, the
-# heap takes them in as soon as one was given back. Together that is 5 to 10 MiB with a stream.
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8
-MALLOC_OPTIONS = {M_ARENA_MAX: 1, M_MMAP_THRESHOLD: MIB // 2, M_TRIM_THRESHOLD: MIB}
+# Of glibc's mallopt(3): how many heaps there may be. By default nearly each of many threads gets
+# one, and gives nothing of it back: some 5 MiB with a stream.
+M_ARENA_MAX = -8
 # What the process grows by at work, beside buffers: 64 threads with their stacks and heaps, and
 # requests of the kernel under way. Measured as 10 MiB with a stream.
 GROWTH = 10 * MIB
@@ -83,8 +81,7 @@ def serve(
     mountpoint.prepare(config.mountpoint)
     sys.setswitchinterval(SWITCH_INTERVAL)
     with suppress(AttributeError):  # another C library
-        for name, value in MALLOC_OPTIONS.items():
-            ctypes.CDLL(None).mallopt(name, value)
+        ctypes.CDLL(None).mallopt(M_ARENA_MAX, 1)
     try:
         # cache: whoever notices the end first tells of it, once
         trio.run(_serve, config, ready, cache(stopping))

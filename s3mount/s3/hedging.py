@@ -24,6 +24,7 @@ Runs on the trio thread alone. Times in seconds. Knows nothing of retries.
 from __future__ import annotations
 
 import logging
+import mmap
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Hashable, Sequence
 from typing import Generic, TypeVar
@@ -289,13 +290,12 @@ class _Body(_Race[RangeReply]):
     # --- later requests -----------------------------------------------------------
 
     def new_attempt(self) -> _Attempt[RangeReply]:
-        buffers: list[memoryview] = []
-        size = 0
+        buffers, size = list[memoryview](), 0
         for buffer in self._into[self._told :]:
             size += len(buffer)
             if buffers and size > LONGEST_HEDGE:
                 break
-            buffers.append(memoryview(bytearray(len(buffer))))
+            buffers.append(memoryview(mmap.mmap(-1, len(buffer))))  # the heap would keep it
         return _Attempt(self._told, buffers)
 
     async def again(self, attempt: _Attempt[RangeReply]) -> RangeReply:
