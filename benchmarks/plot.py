@@ -112,6 +112,7 @@ def draw(path: Path, about: Mapping[str, Any], results: Sequence[Result]) -> Non
     for panel, result in zip(panels.flat, chosen, strict=False):
         panel.set_visible(True)
         _draw_panel(panel, result, about["programs"])
+    # Of the constrained layout; the stub tells of the base class alone.
     figure.get_layout_engine().set(w_pad=0.12, h_pad=0.08)  # type: ignore[union-attr, call-arg]
     figure.supxlabel(
         f"Modelled S3: {about['model'].partition(', unless')[0]}. {about['cpus']} CPUs,"

@@ -15,7 +15,7 @@ import pytest
 pytest.register_assert_rewrite("tests.mounting", "tests.mount.tools")
 
 from tests.mounting import Mounts, clear_dead_mounts  # noqa: E402  behind the line above, or it has no effect
-from tests.servers import Server, moto_server  # noqa: E402
+from tests.servers import Server, moto_server  # noqa: E402  the same
 
 _numbers = count(1)
 

@@ -47,8 +47,7 @@ async def lengthen(ino: int, size: int, last: bytes) -> None:
     thread = threading.Thread(target=store, name="s3mount-lengthen", daemon=True)
     thread.start()
     with trio.move_on_after(PATIENCE):
-        # Neither the kernel nor a thread that it holds could set an event.
-        while thread.is_alive() and not _is_held(thread):  # noqa: ASYNC110
+        while thread.is_alive() and not _is_held(thread):  # noqa: ASYNC110  # held, it sets no event
             await trio.sleep(LOOK_EVERY)
         if not failures:
             return

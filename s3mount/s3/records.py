@@ -136,6 +136,7 @@ def open_records(sock: ssl.SSLSocket) -> Records | None:
     """The records of a connected socket; None when they cannot be had."""
     openssl = _openssl()
     owner = getattr(sock, "_sslobj", None)
+    # typeshed does not tell of the class.
     if openssl is None or type(owner) is not _ssl._SSLSocket:  # type: ignore[attr-defined]
         return None
     head, word = object.__basicsize__, ctypes.sizeof(c_void_p)

@@ -89,6 +89,7 @@ async def test_what_is_known_is_told_also_when_the_rest_was_late(
     filesystem = _Slow()
     operations = Operations(cast(Filesystem, filesystem), Crawlers(()), DEADLINE)
     assert await lookup(operations, 1, b"a") == errno.ETIMEDOUT
+    # From now on it knows. (mypy: an instance takes the place of its class's method.)
     filesystem.known = lambda *_: (None, 1.0)  # type: ignore[assignment, method-assign]
     answer = await operations.lookup(
         InodeT(1), FileNameT(b"b"), cast(RequestContext, SimpleNamespace())
@@ -107,7 +108,7 @@ async def test_an_endpoint_that_is_back_is_noticed_by_the_next_one(
         await trio.sleep(TRY / 2)
         return None, 1.0
 
-    filesystem.lookup = answer  # type: ignore[method-assign]
+    filesystem.lookup = answer  # type: ignore[method-assign]  # as above
     for name in (b"b", b"c"):
         found = await operations.lookup(
             InodeT(1), FileNameT(name), cast(RequestContext, SimpleNamespace())
