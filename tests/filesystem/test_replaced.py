@@ -16,6 +16,14 @@ from tests.reference.rig import BLOCK, filesystem_of
 OLD, NEW = b"o" * (4 * BLOCK), b"n" * (4 * BLOCK)
 
 
+def holding_a(nursery: trio.Nursery) -> tuple[FakeBucket, Filesystem]:
+    """A bucket whose file "a" is the old one, and what it means."""
+    bucket = FakeBucket(latency=0.1)
+    bucket.put("a", OLD)
+    filesystem, _ = filesystem_of(bucket, nursery)
+    return bucket, filesystem
+
+
 async def open_of(filesystem: Filesystem, name: str) -> tuple[int, int]:
     """The inode of a file in the root, and a handle."""
     attr, _ = await filesystem.lookup(1, name)
@@ -26,9 +34,7 @@ async def open_of(filesystem: Filesystem, name: str) -> tuple[int, int]:
 async def test_a_file_replaced_before_it_is_read_is_the_new_one(
     nursery: trio.Nursery, autojump_clock: MockClock
 ) -> None:
-    bucket = FakeBucket(latency=0.1)
-    bucket.put("a", OLD)
-    filesystem, _ = filesystem_of(bucket, nursery)
+    bucket, filesystem = holding_a(nursery)
     changed: list[int] = []
 
     async def on_changed(ino: int) -> None:
@@ -45,9 +51,7 @@ async def test_a_file_replaced_before_it_is_read_is_the_new_one(
 async def test_nothing_of_a_longer_file_is_handed_out_before_the_kernel_knows_its_size(
     nursery: trio.Nursery, autojump_clock: MockClock
 ) -> None:
-    bucket = FakeBucket(latency=0.1)
-    bucket.put("a", OLD)
-    filesystem, _ = filesystem_of(bucket, nursery)
+    bucket, filesystem = holding_a(nursery)
     told: list[tuple[int, int, bytes]] = []
     may_know = trio.Event()
 
@@ -78,9 +82,7 @@ async def test_nothing_of_a_longer_file_is_handed_out_before_the_kernel_knows_it
 async def test_a_longer_file_of_which_the_kernel_cannot_be_told_is_stale_and_opens_anew(
     nursery: trio.Nursery, autojump_clock: MockClock
 ) -> None:
-    bucket = FakeBucket(latency=0.1)
-    bucket.put("a", OLD)
-    filesystem, _ = filesystem_of(bucket, nursery)
+    bucket, filesystem = holding_a(nursery)
 
     async def on_longer(*_: object) -> None:
         raise Stale("the kernel does not listen")
@@ -101,9 +103,7 @@ async def test_a_longer_file_of_which_the_kernel_cannot_be_told_is_stale_and_ope
 async def test_a_file_replaced_after_it_was_read_is_stale_and_opens_anew(
     nursery: trio.Nursery, autojump_clock: MockClock, then: str
 ) -> None:
-    bucket = FakeBucket(latency=0.1)
-    bucket.put("a", OLD)
-    filesystem, _ = filesystem_of(bucket, nursery)
+    bucket, filesystem = holding_a(nursery)
     ino, fh = await open_of(filesystem, "a")
     assert bytes(await filesystem.read(fh, 0, 10)) == OLD[:10]
     bucket.delete("a")
@@ -138,9 +138,7 @@ async def test_a_file_deleted_or_cut_before_it_is_read_is_stale(
 async def test_a_file_that_is_replaced_at_every_try_is_stale(
     nursery: trio.Nursery, autojump_clock: MockClock
 ) -> None:
-    bucket = FakeBucket(latency=0.1)
-    bucket.put("a", OLD)
-    filesystem, _ = filesystem_of(bucket, nursery)
+    bucket, filesystem = holding_a(nursery)
     _, fh = await open_of(filesystem, "a")
     versions = iter(range(100))
 
@@ -158,9 +156,7 @@ async def test_readers_that_were_under_way_do_not_mix_versions(
     nursery: trio.Nursery, autojump_clock: MockClock, seconds: float
 ) -> None:
     """One reader's old bytes arrive while another one's request meets the new version."""
-    bucket = FakeBucket(latency=0.1)
-    bucket.put("a", OLD)
-    filesystem, _ = filesystem_of(bucket, nursery)
+    bucket, filesystem = holding_a(nursery)
     _, slow = await open_of(filesystem, "a")
     _, quick = await open_of(filesystem, "a")
     bucket.bytes_per_second = BLOCK / seconds

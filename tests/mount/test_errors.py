@@ -274,14 +274,20 @@ def test_replaced_after_the_first_bytes(length: int, bucket: Bucket, mount: Moun
         assert errno_of_call(lambda: os.pread(file.fileno(), 4096, 5 * BLOCK)) == "ESTALE"
 
 
-def test_of_a_read_that_fails_at_its_end_no_part_is_handed_out(
-    bucket: Bucket, mount: Mounts
-) -> None:
-    """One sector of two is here: the kernel would take its pages one by one, and end there."""
+def mounted_to_be_replaced(bucket: Bucket, mount: Mounts) -> tuple[Mounted, bytes]:
+    """A mount of a file that will be replaced while it is read, and the file's bytes."""
     old = os.urandom(6 * BLOCK)
     bucket.put({"file": old})
     mounted = mount(bucket.name, *HOUR, cache=None)
     mounted.expect("was replaced or deleted while it was read")
+    return mounted, old
+
+
+def test_of_a_read_that_fails_at_its_end_no_part_is_handed_out(
+    bucket: Bucket, mount: Mounts
+) -> None:
+    """One sector of two is here: the kernel would take its pages one by one, and end there."""
+    mounted, old = mounted_to_be_replaced(bucket, mount)
     with (mounted.path / "file").open("rb", buffering=0) as file:
         os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_RANDOM)
         assert os.pread(file.fileno(), 4096, 4 * BLOCK) == old[4 * BLOCK :][:4096]
@@ -294,10 +300,7 @@ def test_of_a_read_that_fails_at_its_end_no_part_is_handed_out(
 def test_what_is_here_stays_readable_when_the_kernel_wants_more_than_was_asked_for(
     bucket: Bucket, mount: Mounts
 ) -> None:
-    old = os.urandom(6 * BLOCK)
-    bucket.put({"file": old})
-    mounted = mount(bucket.name, *HOUR, cache=None)
-    mounted.expect("was replaced or deleted while it was read")
+    mounted, old = mounted_to_be_replaced(bucket, mount)
     start, half = 4 * BLOCK, 64 * 1024
     with (mounted.path / "file").open("rb", buffering=0) as file:
         assert os.pread(file.fileno(), half, start) == old[start:][:half]
