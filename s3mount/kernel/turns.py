@@ -18,6 +18,7 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Generator
+from contextlib import suppress
 from types import SimpleNamespace, TracebackType
 from typing import Any, Self, TypeVar
 
@@ -115,10 +116,13 @@ class _Nursery:
 
     def start_soon(self, loop: Callable[..., Awaitable[None]], *args: object, name: str) -> None:
         async def work() -> None:
-            try:
-                await loop(*args)
-            finally:
-                _turns.hand_on()
+            # The kernel's word for a mount that ends while a request is being handed over; whoever
+            # receives after that is told ENODEV, by which pyfuse3 ends (fuse_dev_do_read, Linux).
+            with suppress(ConnectionAbortedError):
+                try:
+                    await loop(*args)
+                finally:
+                    _turns.hand_on()
 
         self._nursery.start_soon(work, name=name)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+
 import pytest
 import trio
 import trio.lowlevel
@@ -50,6 +52,20 @@ async def test_a_turn_is_handed_on_when_an_answer_has_to_wait_and_when_a_task_en
         with trio.fail_after(5):
             await wait_all_tasks_blocked()
     assert kernel.answered[3:] == [("a", "slow")]
+
+
+async def test_a_mount_that_ends_while_a_request_is_handed_over_ends_in_peace() -> None:
+    kernel = _Kernel()
+
+    async def receive_in_vain() -> None:
+        async with turns._turns:
+            raise ConnectionAbortedError(errno.ECONNABORTED, "fuse_session_receive_buf failed")
+
+    with trio.fail_after(5):
+        async with turns._Nursery() as nursery:
+            nursery.start_soon(receive_in_vain, name="a")
+            nursery.start_soon(kernel.work, "b", name="b")
+            kernel.send.send_nowait("end")  # as ENODEV, which the next one to receive is told
 
 
 async def test_an_answers_value_error_and_cancellation_pass_through() -> None:
