@@ -207,7 +207,9 @@ def _run(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
     programs = _chosen_programs(parser, options.programs)
     if os.geteuid() != 0:
         parser.error("dropping page caches needs root: run it as root")
-    options.out.mkdir(parents=True, exist_ok=True)
+    for directory in (options.out, options.work):
+        if directory is not None:
+            directory.mkdir(parents=True, exist_ok=True)
     about, results = _about(programs), list[Result]()
     path = options.out / "results.json"
     before = read_json(path) if options.add and path.exists() else None

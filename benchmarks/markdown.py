@@ -26,7 +26,8 @@ HANDED = """\
 Six random readers on 90 objects whose every 16 bytes say whose they are; the fault strikes the
 share of requests named. Operations done right, beside those without a fault; and what readers were
 handed: bytes of another place or object (wrong), of two versions (mixed), less than asked for
-(short), errors. `hangs`: readers were stuck ten seconds after the fault."""
+(short; told: and the error at the next read, as read(2) may), errors. `hangs`: readers were stuck
+ten seconds after the fault."""
 
 
 def _table(header: Sequence[str], lines: Iterable[Sequence[str]]) -> list[str]:
@@ -194,9 +195,10 @@ def _handed(result: Result, runs: Sequence[Run], calm: float | None) -> str:
     if value is None:
         return _problem(runs)
     details = middle(runs).details
+    told = details.get("told by the next read")
     share = f" ({value / calm:.2f})" if calm and result.row.unit == "ops" else ""
     bad = [
-        f"{details[kind]:.0f} {kind}"
+        f"{details[kind]:.0f} {kind}" + (f" ({told:.0f} told)" if kind == "short" and told else "")
         for kind in ("wrong", "mixed", "short", "errors")
         if details.get(kind)
     ]

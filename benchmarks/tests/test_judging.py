@@ -181,7 +181,8 @@ def test_a_document_has_no_peers_where_none_took_part() -> None:
 def test_a_document_tells_what_readers_were_handed() -> None:
     calm = {"s3mount": [Run(800.0)], "goofys": [Run(100.0)]}
     hung = Run(61.0, wrong="9 wrong", details={"wrong": 9.0, "hung": 2.0, "short": 0.0})
-    struck = {"s3mount": [Run(600.0, details={"wrong": 0.0, "worst s": 1.23})], "goofys": [hung]}
+    ours = {"wrong": 0.0, "short": 2.0, "told by the next read": 2.0, "worst s": 1.23}
+    struck = {"s3mount": [Run(600.0, details=ours)], "goofys": [hung]}
     slow = {"s3mount": [Run(2.5)], "goofys": [Run(None, "> 15 s")]}
     results = [
         Result(ROW[f"fault-{name}"], programs)
@@ -190,7 +191,7 @@ def test_a_document_tells_what_readers_were_handed() -> None:
     text = document(ABOUT, results)
     assert "| fault | s3mount | goofys | s3mount: longest operation |" in text
     assert "61 WRONG hangs" in summary(results, ABOUT["programs"])
-    assert "ops | 600 (0.75) | 61 (0.61), 9 wrong, hangs | 1.2 s |" in text
+    assert "ops | 600 (0.75), 2 short (2 told) | 61 (0.61), 9 wrong, hangs | 1.2 s |" in text
     assert "s | 2.5 | > 15 s |  |" in text
 
 
