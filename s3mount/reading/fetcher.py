@@ -273,26 +273,72 @@ class Fetcher:
 
     async def _from_cache(self, cache: Cache, content: Content, run: Run) -> None:
         """Land what the cache has. The run keeps the first row of the rest, new runs the others."""
+        await self._from_whole_rows(cache, content, run)
+        pieces = await self._from_sector_rows(cache, content, run)
+        self._memory.notify()
+        rest = self.geometry.runs(pieces, sys.maxsize)
+        run.parts = rest[0] if rest else []
+        for parts in rest[1:]:
+            self._launch(content, Run(parts, urgent=run.urgent), ask_cache=False)
+
+    async def _from_whole_rows(self, cache: Cache, content: Content, run: Run) -> None:
+        """Land what lies in rows of whole blocks; the run keeps the other parts.
+
+        A row is verified as a whole. So all of it is read for any sector, and lands; or it is
+        read aside, where other sectors of the block are here or come from elsewhere.
+        """
+        wanted = list(run.parts)
+        asked: dict[Part, memoryview] = {}
+        keys: list[str] = []
+        for i, part in enumerate(wanted):
+            whole = self._whole(content, part.block)
+            key = self._row_key(content, whole)
+            if cache.surely_absent(key):
+                continue
+            block = content.blocks[part.block]
+            if block.have or block.flying & ~part.mask:
+                asked[part] = memoryview(bytearray(len(block.buffer)))
+            else:
+                asked[part] = block.buffer
+                block.take_off(whole.mask & ~part.mask)
+                run.parts[i] = whole  # if nothing comes of it, all of it comes down
+            keys.append(key)
+        if not keys:
+            return
+        hits = await cache.get(list(zip(keys, asked.values(), strict=True)))
+        run.parts, flown = wanted, {part.block: part for part in run.parts}
+        for (part, buffer), hit in zip(asked.items(), hits, strict=True):
+            block = content.blocks[part.block]
+            if not hit:
+                block.turn_back(flown[part.block].mask & ~part.mask)
+                continue
+            if buffer is not block.buffer:
+                first, stop = self.geometry.span(part, content.info.size)
+                block.buffer[first:stop] = buffer[first:stop]
+            block.land(flown[part.block].mask)
+            run.parts.remove(part)
+
+    async def _from_sector_rows(self, cache: Cache, content: Content, run: Run) -> list[Piece]:
+        """Land what lies in rows of single sectors; what does not.
+
+        A block that is wanted whole is one GET in any case.
+        """
+        left = {part.block: part.mask for part in run.parts}
         wants: list[tuple[str, memoryview]] = []
         rows: list[Part] = []
         for row in self._rows(content, run.parts):
+            if row == self._whole(content, row.block):
+                continue
             key = self._row_key(content, row)
             if not cache.surely_absent(key):
                 first, stop = self.geometry.span(row, content.info.size)
                 wants.append((key, content.blocks[row.block].buffer[first:stop]))
                 rows.append(row)
-        if not wants:
-            return
-        left = {part.block: part.mask for part in run.parts}
-        for row, hit in zip(rows, await cache.get(wants), strict=True):
+        for row, hit in zip(rows, await cache.get(wants) if wants else (), strict=True):
             if hit:
                 left[row.block] &= ~row.mask
                 content.blocks[row.block].land(row.mask)
-        self._memory.notify()
-        rest = self.geometry.runs([Piece(*item) for item in left.items()], sys.maxsize)
-        run.parts = rest[0] if rest else []
-        for parts in rest[1:]:
-            self._launch(content, Run(parts, urgent=run.urgent), ask_cache=False)
+        return [Piece(*item) for item in left.items()]
 
     async def _from_s3(self, content: Content, run: Run) -> Exception:
         """One ranged GET for the run; returns what to tell those who wait for what did not come."""
@@ -316,11 +362,14 @@ class Fetcher:
         """The rows in which parts may lie in the cache: whole blocks, or single sectors."""
         rows: list[Part] = []
         for part in parts:
-            if part.mask == self.geometry.full_mask(part.block, content.info.size):
+            if part == self._whole(content, part.block):
                 rows.append(part)
             else:
                 rows.extend(Part(part.block, bit, bit + 1) for bit in range(part.first, part.stop))
         return rows
+
+    def _whole(self, content: Content, index: int) -> Part:
+        return Part(index, 0, self.geometry.full_mask(index, content.info.size).bit_length())
 
     def _row_key(self, content: Content, part: Part) -> str:
         first, stop = self.geometry.span(part, content.info.size)
@@ -373,9 +422,9 @@ class Fetcher:
 
     def _store(self, cache: Cache, block: Block, part: Part) -> None:
         """Hand what landed to the cache: the whole block, or each new sector by itself."""
-        full = self.geometry.full_mask(block.index, block.content.info.size)
-        if block.have == full:
-            part = Part(block.index, 0, full.bit_length())
+        whole = self._whole(block.content, block.index)
+        if block.have == whole.mask:
+            part = whole
         for row in self._rows(block.content, [part]):
             first, stop = self.geometry.span(row, block.content.info.size)
             block.pins += 1

@@ -333,6 +333,22 @@ def test_after_a_remount_the_disk_cache_answers(bucket: Bucket, mount: Mounts) -
     assert bucket.server.counts()["LIST"] <= 2
 
 
+def test_random_reads_of_what_was_streamed_are_answered_by_the_disk_cache(
+    bucket: Bucket, mount: Mounts
+) -> None:
+    data = os.urandom(3_500_000)
+    bucket.put({"a": data})
+    mounted = mount(bucket.name)
+    assert (mounted.path / "a").read_bytes() == data
+    mounted.unmount()
+    again = mount(bucket.name, at=mounted.path)
+    bucket.server.reset()
+    with (again.path / "a").open("rb", buffering=0) as file:
+        for offset in (2_000_000, 700_000, 3_499_000):
+            assert os.pread(file.fileno(), 4096, offset) == data[offset : offset + 4096]
+    assert bucket.server.counts()["GET"] == 0
+
+
 def test_after_a_remount_without_a_cache_s3_answers(bucket: Bucket, mount: Mounts) -> None:
     bucket.put({"a": b"abc"})
     mount(bucket.name, cache=None).path.joinpath("a").read_bytes()

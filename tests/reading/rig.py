@@ -13,6 +13,7 @@ from s3mount.reading.blocks import Geometry
 from s3mount.reading.fetcher import Cache, Fetcher, ReleaseSoon
 from s3mount.reading.memory import Memory
 from s3mount.s3.bucket import Bucket
+from s3mount.s3.fake import FakeBucket
 
 # Offsets and sizes are given in units: as small numbers as possible, in whole pages.
 UNIT = 256  # bytes
@@ -68,6 +69,25 @@ def rig_of(
         connections=connections,
     )
     return Rig(fetcher, memory)
+
+
+def gets(bucket: FakeBucket) -> list[tuple[int, int]]:
+    """The ranges asked for, in order, in units."""
+    asked = [r for r in bucket.requests if r.kind == "get"]
+    return [(r.start // UNIT, (r.start + r.size) // UNIT) for r in asked]
+
+
+async def read_all(rig: Rig, info: ObjectInfo, ranges: list[tuple[int, int]]) -> list[bytes]:
+    """All at once."""
+    results: dict[int, bytes] = {}
+
+    async def one(i: int, start: int, stop: int) -> None:
+        results[i] = await rig.read(info, start, stop)
+
+    async with trio.open_nursery() as readers:
+        for i, (start, stop) in enumerate(ranges):
+            readers.start_soon(one, i, start, stop)
+    return [results[i] for i in range(len(ranges))]
 
 
 @dataclass

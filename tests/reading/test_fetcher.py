@@ -18,30 +18,19 @@ from s3mount.errors import (
     VersionChanged,
 )
 from s3mount.metrics import Metrics
-from s3mount.model import ObjectInfo
 from s3mount.s3.fake import FakeBucket, Fault
 from s3mount.s3.retrying import Retrying
-from tests.reading.rig import BLOCK, SECTOR, UNIT, MemoryCache, Rig, body, cut, rig_of
-
-
-def gets(bucket: FakeBucket) -> list[tuple[int, int]]:
-    """The ranges asked for, in order, in units."""
-    asked = [r for r in bucket.requests if r.kind == "get"]
-    return [(r.start // UNIT, (r.start + r.size) // UNIT) for r in asked]
-
-
-async def read_all(rig: Rig, info: ObjectInfo, ranges: list[tuple[int, int]]) -> list[bytes]:
-    """All at once."""
-    results: dict[int, bytes] = {}
-
-    async def one(i: int, start: int, stop: int) -> None:
-        results[i] = await rig.read(info, start, stop)
-
-    async with trio.open_nursery() as readers:
-        for i, (start, stop) in enumerate(ranges):
-            readers.start_soon(one, i, start, stop)
-    return [results[i] for i in range(len(ranges))]
-
+from tests.reading.rig import (
+    BLOCK,
+    SECTOR,
+    UNIT,
+    MemoryCache,
+    body,
+    cut,
+    gets,
+    read_all,
+    rig_of,
+)
 
 # --- each byte once -----------------------------------------------------------------------
 
