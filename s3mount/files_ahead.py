@@ -51,6 +51,7 @@ class FilesAhead:
         self._tree = tree
         self._fetcher = fetcher
         self._metrics = metrics
+        self._at = ""  # the directory of the file opened last
         # Of the directories asked for lately, the latest last: collated names, sorted.
         self._sorted: dict[str, list[tuple[str, str, str]]] = {}
         orders = (self._shown, self._by_locale, self._among_siblings, self._everywhere)
@@ -69,7 +70,8 @@ class FilesAhead:
         parent = node.parent
         if parent is None or parent.directory is None:
             return
-        wanted = self._streaks.opened(Place(parent.directory.prefix, node.name))
+        self._at = parent.directory.prefix
+        wanted = self._streaks.opened(Place(self._at, node.name))
         for i, place in enumerate(wanted):
             if not self._fetch(place):
                 self._streaks.refused(wanted[i:])
@@ -106,13 +108,13 @@ class FilesAhead:
         return list(islice((p for p in near if _extension(p.name) == extension), most))
 
     def _shown(self, place: Place) -> Iterator[Place]:
-        return self._tree.files_after(place)
+        return self._tree.files_after(place, at=self._at)
 
     def _among_siblings(self, place: Place) -> Iterator[Place]:
-        return self._tree.files_after(place, up=1)
+        return self._tree.files_after(place, at=self._at, up=1)
 
     def _everywhere(self, place: Place) -> Iterator[Place]:
-        return self._tree.files_after(place, up=KEY_MAX)
+        return self._tree.files_after(place, at=self._at, up=KEY_MAX)
 
     def _by_locale(self, place: Place) -> Iterator[Place]:
         """The files of the same directory as a locale such as en_US sorts them."""

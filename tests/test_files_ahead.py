@@ -147,11 +147,17 @@ async def test_grep_r_over_many_directories(
     """Each directory is listed when its turn comes, then its files are read."""
     mount = Mount(tree_of(200, 10), nursery)
     started = trio.current_time()
+    opened, ahead = 0, []
     for directory in await mount.list(""):
         for name in await mount.list(directory):
             await mount.read(f"{directory}/{name}")
+            opened += 1
+            ahead.append(mount.metrics["ahead.files"] - opened)
     assert mount.gets == 2000
     assert mount.bucket.count("list") <= 5
+    # All the time 64 are ahead, over the ends of directories as well (four were opened before the
+    # first was asked for): what is asked for all at once comes back so, and the reader waits.
+    assert set(ahead[100:1900]) == {64 - 4}
     assert round_trips(trio.current_time() - started) <= 2000 // 32 + 20
 
 

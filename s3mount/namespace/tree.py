@@ -278,14 +278,14 @@ class Tree:
             return None
         return directory.file(place.name)
 
-    def files_after(self, place: Place, *, up: int = 0) -> Iterator[Place]:
+    def files_after(self, place: Place, *, at: str, up: int = 0) -> Iterator[Place]:
         """The files behind a place in tree order, as far as the tree is known without a gap.
 
-        Across the end of the directory when a walk goes on there, as far as that goes; else
-        into other directories below the one so many levels `up`.
+        Across the end of the directory when a walk that is at the directory `at` goes on there,
+        as far as that goes; else into other directories below the one so many levels `up`.
         """
-        top = self.ahead.top_at(place.prefix)
-        if top is None:
+        top = self.ahead.top_at(at)
+        if top is None or not place.prefix.startswith(top):
             top = place.prefix
             while up and top != self._prefix:
                 top = place_of(top).prefix
