@@ -195,15 +195,23 @@ class BlockCache:
 
     # --- writing --------------------------------------------------------------------
 
-    def put(self, key: str, data: memoryview, release: Callable[[], None]) -> bool:
+    def put(
+        self,
+        key: str,
+        data: memoryview,
+        release: Callable[[], None],
+        reclaim: Callable[[], bool] = lambda: False,
+    ) -> bool:
         """Queue a row for the writer. Never blocks.
 
         True: `release()` is called on the trio thread as soon as the bytes are no longer
         needed, whether they could be stored or not; until then they must not change.
-        False: the row is dropped, because the writer is behind or the disk refuses;
-        `release` is not called, the buffer is still the caller's.
+        False: the row is not queued, because the writer is behind or the disk refuses;
+        `release` is not called, the buffer is still the caller's. If the writer was behind,
+        `reclaim()` is called on the trio thread once it is not. It says whether the bytes are
+        still there: then they must not change any more, and `release()` follows.
         """
-        return self._writer.put(key, data, release)
+        return self._writer.put(key, data, release, reclaim)
 
     # --- failure and recovery -----------------------------------------------------------
 

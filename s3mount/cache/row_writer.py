@@ -108,24 +108,43 @@ class RowWriter:
         self._idle = trio.Event()
         self._touched: dict[bytes, float] = {}
 
-    def put(self, key: str, data: memoryview, release: Callable[[], None]) -> bool:
+    def put(
+        self,
+        key: str,
+        data: memoryview,
+        release: Callable[[], None],
+        reclaim: Callable[[], bool],
+    ) -> bool:
         """Queue a row; see `BlockCache.put`."""
-        if (
-            self.opened is None
-            or trio.current_time() < self._write_at
-            or len(data) > self._size_limit // 16
-            or not self._queue.has_room(len(data))
-        ):
+        if not self._is_writing or len(data) > self._size_limit // 16:
             self._metrics.count("cache.dropped")
             return False
+        assert self.opened is not None
         digest = key_digest(key)
-        self._queue.append(PendingRow(key, data, release, self.opened.keys.lacks(digest)))
+        row = PendingRow(key, data, release, self.opened.keys.lacks(digest))
         self.opened.keys.add(digest)
+        if not self._queue.has_room(len(data)):
+            self._give_up(self._queue.postpone(row, reclaim))
+            return False
+        self._queue.append(row)
         self._is_pause = False
         self._pauses.note()
         if self._queue.is_due:
             self._feed()
         return True
+
+    @property
+    def _is_writing(self) -> bool:
+        return self.opened is not None and trio.current_time() >= self._write_at
+
+    def _release(self, batch: list[PendingRow]) -> None:
+        """Give back the buffers of a batch, and take what found no room before."""
+        self._queue.release(batch)
+        self._give_up(self._queue.catch_up() if self._is_writing else self._queue.forget_late())
+
+    def _give_up(self, rows: int) -> None:
+        if rows:
+            self._metrics.count("cache.dropped", rows)
 
     def note_hit(self, digest: bytes) -> None:
         """A row was read: the database learns it later."""
@@ -171,7 +190,7 @@ class RowWriter:
         while self._queue.is_due and self._may_write():
             batch = self._queue.take_batch()
             if opened is None:
-                self._queue.release(batch)
+                self._release(batch)
                 continue
             job = partial(
                 write_files,
@@ -185,7 +204,7 @@ class RowWriter:
                 job,
                 partial(self._written, opened, len(batch)),
                 failed=partial(self._not_written, opened, len(batch)),
-                always=partial(self._queue.release, batch),
+                always=partial(self._release, batch),
             )
         if opened is not None and self._is_commit_due():
             self._commit(opened)
@@ -329,6 +348,7 @@ class RowWriter:
 
     def drop_queued(self) -> None:
         """Give back the buffers of what was not written."""
+        self._queue.forget_late()
         while self._queue:
             self._queue.release(self._queue.take_batch())
 

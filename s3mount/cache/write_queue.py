@@ -1,5 +1,9 @@
 """Rows that wait for the writer: bounded in bytes, taken in batches.
 
+What finds no room is remembered, and queued when there is room, if its bytes are still where
+they were: nothing is held for it. A stream's blocks stay in memory until they are read, so
+what a disk that pauses for a moment cannot take it takes a moment later.
+
 Rows are gathered. Small ones come from walks through many files, each of which somebody waits
 for: written one or two at a time beside such a walk, a row cost 0.45 ms of CPU; in batches, at
 the walk's next pause, 0.04 ms. Large ones come from streams: so many as make a batch are one
@@ -20,6 +24,8 @@ from typing import NamedTuple
 
 # Rows of whole sectors come from large files, whose next blocks want the memory.
 SMALL = 128 * 1024
+# Rows that are remembered while there is no room for them: more than a mount has blocks in memory.
+LATE_ROWS = 1024
 # Rows that are gathered at most: of the tiniest, each holds more memory than its bytes.
 GATHER_ROWS = 2048
 
@@ -45,6 +51,7 @@ class WriteQueue:
         self._gather_large = min(batch_bytes, limit // 8)
         self._gathered_large = 0  # bytes
         self._rows: deque[PendingRow] = deque()
+        self._late: deque[tuple[PendingRow, Callable[[], bool]]] = deque()  # oldest first
         self.waiting_bytes = 0
         self.largest = 0  # bytes of the largest row that was ever queued
         self.is_due = False  # whether what is queued is to be written now
@@ -72,6 +79,34 @@ class WriteQueue:
         is_enough = self.waiting_bytes > self._gather or len(self._rows) > GATHER_ROWS
         if is_enough or self._gathered_large >= self._gather_large:
             self.is_due = True
+
+    def postpone(self, row: PendingRow, reclaim: Callable[[], bool]) -> int:
+        """Remember a row that there is no room for; how many rows are given up for good."""
+        if len(row.data) > self._limit:
+            return 1
+        self._late.append((row, reclaim))
+        if len(self._late) <= LATE_ROWS:
+            return 0
+        self._late.popleft()
+        return 1
+
+    def catch_up(self) -> int:
+        """Queue what found no room, as far as there is some; how many rows were gone."""
+        gone = 0
+        while self._late and self.has_room(len(self._late[0][0].data)):
+            row, reclaim = self._late.popleft()
+            if reclaim():
+                self.append(row)
+                self.is_due = True
+            else:
+                gone += 1
+        return gone
+
+    def forget_late(self) -> int:
+        """Give up what found no room; how many rows that is."""
+        gone = len(self._late)
+        self._late.clear()
+        return gone
 
     def take_batch(self) -> list[PendingRow]:
         """The next rows, as many as make a batch; at least one, if there are any."""

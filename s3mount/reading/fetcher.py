@@ -20,8 +20,6 @@ Must not know: handles, inodes, errno, what a window is.
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
-from typing import Protocol
 from weakref import WeakValueDictionary
 
 import trio
@@ -32,33 +30,12 @@ from s3mount.reading.block import Block, Content
 from s3mount.reading.blocks import Geometry, Part, Piece
 from s3mount.reading.gate import Gate
 from s3mount.reading.memory import Memory
+from s3mount.reading.rows import Cache, Rows
 from s3mount.reading.run import NEARLY_DONE, Run
 from s3mount.s3.bucket import Bucket
 
 # Bytes that one request brings for readers that wait, at most.
 LONGEST_DEMAND = 4 * 1024 * 1024
-
-
-class Cache(Protocol):
-    """What reading asks of a cache on disk. A failure of any kind is a miss."""
-
-    def surely_absent(self, key: str) -> bool:
-        """Whether the row is certainly not there: True saves the question."""
-        ...
-
-    async def get(self, wants: Sequence[tuple[str, memoryview]]) -> list[bool]:
-        """Fill each buffer with its row, verified; False where there is none."""
-        ...
-
-    def put(self, key: str, data: memoryview, release: ReleaseSoon) -> bool:
-        """Store the row later; False: dropped, and `release` will not be called."""
-        ...
-
-
-class ReleaseSoon(Protocol):
-    """Called on the trio thread when the cache no longer needs a buffer."""
-
-    def __call__(self) -> None: ...
 
 
 class Fetcher:
@@ -76,7 +53,7 @@ class Fetcher:
         connections: int,
     ) -> None:
         self._bucket = bucket
-        self._cache = cache
+        self._rows = None if cache is None else Rows(cache, memory, geometry)
         self._memory = memory
         self.geometry = geometry
         self._nursery = nursery
@@ -260,8 +237,8 @@ class Fetcher:
         failure: Exception = Unreachable("the mount is ending")
         try:
             with run.scope:
-                if ask_cache and self._cache is not None:
-                    await self._from_cache(self._cache, content, run)
+                if ask_cache and self._rows is not None:
+                    await self._from_cache(self._rows, content, run)
                 if run.left:
                     failure = await self._from_s3(content, run)
         except Exception as error:  # noqa: BLE001  whatever it is, those who wait get it
@@ -271,74 +248,12 @@ class Fetcher:
             for part in run.left:
                 self._come_down(content, part, None if run.is_dropped else failure)
 
-    async def _from_cache(self, cache: Cache, content: Content, run: Run) -> None:
+    async def _from_cache(self, rows: Rows, content: Content, run: Run) -> None:
         """Land what the cache has. The run keeps the first row of the rest, new runs the others."""
-        await self._from_whole_rows(cache, content, run)
-        pieces = await self._from_sector_rows(cache, content, run)
-        self._memory.notify()
-        rest = self.geometry.runs(pieces, sys.maxsize)
+        rest = self.geometry.runs(await rows.bring(content, run), sys.maxsize)
         run.parts = rest[0] if rest else []
         for parts in rest[1:]:
             self._launch(content, Run(parts, urgent=run.urgent), ask_cache=False)
-
-    async def _from_whole_rows(self, cache: Cache, content: Content, run: Run) -> None:
-        """Land what lies in rows of whole blocks; the run keeps the other parts.
-
-        A row is verified as a whole. So all of it is read for any sector, and lands; or it is
-        read aside, where other sectors of the block are here or come from elsewhere.
-        """
-        wanted = list(run.parts)
-        asked: dict[Part, memoryview] = {}
-        keys: list[str] = []
-        for i, part in enumerate(wanted):
-            whole = self._whole(content, part.block)
-            key = self._row_key(content, whole)
-            if cache.surely_absent(key):
-                continue
-            block = content.blocks[part.block]
-            if block.have or block.flying & ~part.mask:
-                asked[part] = memoryview(bytearray(len(block.buffer)))
-            else:
-                asked[part] = block.buffer
-                block.take_off(whole.mask & ~part.mask)
-                run.parts[i] = whole  # if nothing comes of it, all of it comes down
-            keys.append(key)
-        if not keys:
-            return
-        hits = await cache.get(list(zip(keys, asked.values(), strict=True)))
-        run.parts, flown = wanted, {part.block: part for part in run.parts}
-        for (part, buffer), hit in zip(asked.items(), hits, strict=True):
-            block = content.blocks[part.block]
-            if not hit:
-                block.turn_back(flown[part.block].mask & ~part.mask)
-                continue
-            if buffer is not block.buffer:
-                first, stop = self.geometry.span(part, content.info.size)
-                block.buffer[first:stop] = buffer[first:stop]
-            block.land(flown[part.block].mask)
-            run.parts.remove(part)
-
-    async def _from_sector_rows(self, cache: Cache, content: Content, run: Run) -> list[Piece]:
-        """Land what lies in rows of single sectors; what does not.
-
-        A block that is wanted whole is one GET in any case.
-        """
-        left = {part.block: part.mask for part in run.parts}
-        wants: list[tuple[str, memoryview]] = []
-        rows: list[Part] = []
-        for row in self._rows(content, run.parts):
-            if row == self._whole(content, row.block):
-                continue
-            key = self._row_key(content, row)
-            if not cache.surely_absent(key):
-                first, stop = self.geometry.span(row, content.info.size)
-                wants.append((key, content.blocks[row.block].buffer[first:stop]))
-                rows.append(row)
-        for row, hit in zip(rows, await cache.get(wants) if wants else (), strict=True):
-            if hit:
-                left[row.block] &= ~row.mask
-                content.blocks[row.block].land(row.mask)
-        return [Piece(*item) for item in left.items()]
 
     async def _from_s3(self, content: Content, run: Run) -> Exception:
         """One ranged GET for the run; returns what to tell those who wait for what did not come."""
@@ -357,24 +272,6 @@ class Fetcher:
         return BadReply(
             f"{content.info.key!r}: {reply.received} bytes came of a range that has more"
         )
-
-    def _rows(self, content: Content, parts: list[Part]) -> list[Part]:
-        """The rows in which parts may lie in the cache: whole blocks, or single sectors."""
-        rows: list[Part] = []
-        for part in parts:
-            if part == self._whole(content, part.block):
-                rows.append(part)
-            else:
-                rows.extend(Part(part.block, bit, bit + 1) for bit in range(part.first, part.stop))
-        return rows
-
-    def _whole(self, content: Content, index: int) -> Part:
-        return Part(index, 0, self.geometry.full_mask(index, content.info.size).bit_length())
-
-    def _row_key(self, content: Content, part: Part) -> str:
-        first, stop = self.geometry.span(part, content.info.size)
-        offset = part.block * self.geometry.block_size + first
-        return f"{content.version}/{offset}+{stop - first}"
 
     async def _get(self, content: Content, run: Run, version_id: str | None) -> RangeReply:
         """One GET of what is left of the run, pinned to the content's version.
@@ -403,8 +300,8 @@ class Fetcher:
     def _land(self, content: Content, part: Part) -> None:
         block = content.blocks[part.block]
         block.land(part.mask)
-        if self._cache is not None:
-            self._store(self._cache, block, part)
+        if self._rows is not None:
+            self._rows.store(block, part)
         self._memory.notify()
 
     def _come_down(self, content: Content, part: Part, failure: Exception | None) -> None:
@@ -417,27 +314,3 @@ class Fetcher:
         if not block.have and not block.flying:
             self._memory.drop(block)
         self._memory.notify()
-
-    # --- storing ------------------------------------------------------------------
-
-    def _store(self, cache: Cache, block: Block, part: Part) -> None:
-        """Hand what landed to the cache: the whole block, or each new sector by itself."""
-        whole = self._whole(block.content, block.index)
-        if block.have == whole.mask:
-            part = whole
-        for row in self._rows(block.content, [part]):
-            first, stop = self.geometry.span(row, block.content.info.size)
-            block.pins += 1
-            key = self._row_key(block.content, row)
-            if not cache.put(key, block.buffer[first:stop], block_release(block, self._memory)):
-                block.pins -= 1
-
-
-def block_release(block: Block, memory: Memory) -> ReleaseSoon:
-    """What the cache calls when it no longer reads the block's buffer."""
-
-    def release() -> None:
-        block.pins -= 1
-        memory.notify()
-
-    return release

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import pytest
 import trio
 
+from s3mount.cache.block_cache import BlockCache
 from s3mount.cache.block_disk import StoredBlock
 from s3mount.cache.row_index import RowIndex
+from s3mount.metrics import Metrics
 from tests.cache.rows import (
     MIB,
     assert_sizes_agree,
@@ -68,4 +71,34 @@ async def test_a_block_is_read_before_it_is_a_row(tmp_path: Path) -> None:
     await released.wait()
     assert await hits(cache, [key]) == [True]
     connection.close()
+    await cache.aclose()
+
+
+async def test_what_found_no_room_is_written_when_there_is_some(tmp_path: Path) -> None:
+    """A stream faster than the disk: nothing is lost that is still in memory."""
+    metrics = Metrics()
+    cache = await BlockCache.open(
+        tmp_path, size_limit=256 * MIB, free_share=0.0, queue_limit=MIB, metrics=metrics
+    )
+    keys = [row_key(n, MIB // 2) for n in range(12)]
+    pins = dict.fromkeys(keys, 0)
+
+    def claim(key: str) -> bool:
+        pins[key] += key != keys[7]  # evicted meanwhile
+        return key != keys[7]
+
+    def release(key: str) -> None:
+        pins[key] -= 1
+
+    taken = []
+    for key in keys:
+        data = memoryview(row_bytes(key))
+        if cache.put(key, data, partial(release, key), partial(claim, key)):
+            pins[key] += 1
+            taken.append(key)
+    assert taken == keys[:2]
+    await cache.flush()
+    assert set(pins.values()) == {0}
+    assert await hits(cache, keys) == [key != keys[7] for key in keys]
+    assert metrics["cache.dropped"] == 1
     await cache.aclose()

@@ -7,7 +7,7 @@ from functools import partial
 from hypothesis import given
 from hypothesis import strategies as st
 
-from s3mount.cache.write_queue import GATHER_ROWS, SMALL, PendingRow, WriteQueue
+from s3mount.cache.write_queue import GATHER_ROWS, LATE_ROWS, SMALL, PendingRow, WriteQueue
 
 LIMIT, GATHER, BATCH_BYTES, BATCH_ROWS = 100, 50, 30, 4
 
@@ -105,3 +105,36 @@ def test_where_little_may_wait_large_rows_wait_for_nothing() -> None:
     queue = WriteQueue(limit=8 * SMALL, gather=8 * SMALL, batch_bytes=4 * SMALL, batch_rows=9)
     queue.append(row(SMALL))
     assert due(queue)
+
+
+def test_what_found_no_room_is_queued_when_there_is_some_unless_it_is_gone() -> None:
+    queue = new_queue()
+    queue.append(row(LIMIT))
+    claimed: list[str] = []
+
+    def late(key: str, *, is_there: bool) -> int:
+        def reclaim() -> bool:
+            claimed.append(key)
+            return is_there
+
+        return queue.postpone(row(40)._replace(key=key), reclaim)
+
+    assert [late("a", is_there=True), late("b", is_there=False)] == [0, 0]
+    assert [late("c", is_there=True), late("d", is_there=True)] == [0, 0]
+    assert queue.catch_up() == 0
+    assert claimed == []  # there is no room yet
+    queue.release(queue.take_batch())
+    assert queue.catch_up() == 1
+    assert claimed == ["a", "b", "c"]
+    assert due(queue)
+    assert [queue.take_batch()[0].key for _ in range(2)] == ["a", "c"]
+    assert queue.forget_late() == 1
+    assert queue.waiting_bytes == 80
+
+
+def test_only_so_many_are_remembered_and_none_that_never_fits() -> None:
+    queue = new_queue()
+    assert queue.postpone(row(LIMIT + 1), lambda: True) == 1
+    lost = [queue.postpone(row(1), lambda: True) for _ in range(LATE_ROWS + 2)]
+    assert lost == [0] * LATE_ROWS + [1, 1]
+    assert queue.forget_late() == LATE_ROWS

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 
 import trio
 
 from s3mount.model import ObjectInfo
 from s3mount.reading.blocks import Geometry
-from s3mount.reading.fetcher import Cache, Fetcher, ReleaseSoon
+from s3mount.reading.fetcher import Fetcher
 from s3mount.reading.memory import Memory
+from s3mount.reading.rows import Cache
 from s3mount.s3.bucket import Bucket
 from s3mount.s3.fake import FakeBucket
 
@@ -107,6 +108,9 @@ class MemoryCache:
     knows_absent: bool = True
     asked: list[str] = field(default_factory=list)
     held: int = 0
+    is_behind: bool = False
+    late: list[Callable[[], bool]] = field(default_factory=list)
+    gone: int = 0
 
     def surely_absent(self, key: str) -> bool:
         """See `Cache`."""
@@ -126,16 +130,42 @@ class MemoryCache:
         buffer[:] = row
         return True
 
-    def put(self, key: str, data: memoryview, release: ReleaseSoon) -> bool:
+    def put(
+        self,
+        key: str,
+        data: memoryview,
+        release: Callable[[], None],
+        reclaim: Callable[[], bool],
+    ) -> bool:
         """See `Cache`."""
         if self.refuses(key):
             return False
+        if self.is_behind:
+            self.late.append(partial(self._take_late, key, data, release, reclaim))
+            return False
+        return self._take(key, data, release)
+
+    def catch_up(self) -> None:
+        """Take what was refused while this was behind, as far as it is still there."""
+        self.gone += sum(not take() for take in self.late)
+        self.late.clear()
+
+    def _take_late(
+        self,
+        key: str,
+        data: memoryview,
+        release: Callable[[], None],
+        reclaim: Callable[[], bool],
+    ) -> bool:
+        return reclaim() and self._take(key, data, release)
+
+    def _take(self, key: str, data: memoryview, release: Callable[[], None]) -> bool:
         self.held += 1
         self.nursery.start_soon(self._store, key, data, bytes(data), release)
         return True
 
     async def _store(
-        self, key: str, data: memoryview, promised: bytes, release: ReleaseSoon
+        self, key: str, data: memoryview, promised: bytes, release: Callable[[], None]
     ) -> None:
         await trio.sleep(self.hold)
         assert bytes(data) == promised, "the buffer was used again before it was released"

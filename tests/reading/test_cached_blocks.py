@@ -93,3 +93,25 @@ async def test_nobody_waits_for_ever_for_a_cached_row_that_is_read_no_more(
         assert await rig.read(info, 28, 30) == cut(28, 30)
         assert await rig.read(info, 16, 20) == cut(16, 20)
     assert gets(bucket) == []
+
+
+async def test_the_cache_may_come_back_for_a_block_as_long_as_it_is_in_memory(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    bucket = FakeBucket()
+    info = bucket.put("a", body(64))
+    cache = MemoryCache(nursery, is_behind=True)
+    rig = rig_of(bucket, nursery, cache=cache, blocks=3)
+    for start in range(0, 64, 16):
+        await rig.read(info, start, start + 16)
+    assert (cache.rows, len(cache.late)) == ({}, 4)
+    cache.is_behind = False
+    cache.catch_up()
+    # What is claimed stays, whoever else wants memory.
+    assert await rig.read(info, 0, 16) == cut(0, 16)
+    await trio.testing.wait_all_tasks_blocked()
+    bucket.requests.clear()
+    again = rig_of(bucket, nursery, cache=cache)
+    assert await again.read(info, 0, 64) == body(64)
+    assert gets(bucket) == []
+    assert cache.gone == 1

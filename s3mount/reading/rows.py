@@ -1,0 +1,182 @@
+"""How blocks lie in the cache on disk: what is asked of it for a run, and what it is given.
+
+A row is a whole block, or one sector of a block. A stream's blocks become rows as they are
+whole, so that a read of some sectors asks for the row of the block first.
+
+INVARIANTS
+- A sector lands only when the row that has it was verified; and what is here is never
+  written into again.
+- What takes off for the sake of a row (the rest of its block) is one of the run's parts
+  until it lands or turns back, so that it comes down with the run.
+- A block is pinned for as long as the cache reads its buffer.
+
+Must not know: how the cache keeps a row, S3.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from s3mount.reading.block import Block, Content
+from s3mount.reading.blocks import Geometry, Part, Piece
+from s3mount.reading.memory import Memory
+from s3mount.reading.run import Run
+
+
+class Cache(Protocol):
+    """What reading asks of a cache on disk. A failure of any kind is a miss."""
+
+    def surely_absent(self, key: str) -> bool:
+        """Whether the row is certainly not there: True saves the question."""
+        ...
+
+    async def get(self, wants: Sequence[tuple[str, memoryview]]) -> list[bool]:
+        """Fill each buffer with its row, verified; False where there is none."""
+        ...
+
+    def put(
+        self,
+        key: str,
+        data: memoryview,
+        release: Callable[[], None],
+        reclaim: Callable[[], bool],
+    ) -> bool:
+        """Store the row later, and then call `release` on the trio thread.
+
+        False: not now. `reclaim` may be called later: True as for `put`, the bytes are still
+        those, and are kept until `release`.
+        """
+        ...
+
+
+class Hold:
+    """A block's buffer, held for the cache."""
+
+    __slots__ = ("_block", "_memory")
+
+    def __init__(self, block: Block, memory: Memory) -> None:
+        self._block = block
+        self._memory = memory
+
+    def claim(self) -> bool:
+        """Keep the buffer as it is; False when the block was evicted."""
+        if not self._block.is_current:
+            return False
+        self._block.pins += 1
+        return True
+
+    def release(self) -> None:
+        """The cache no longer reads it."""
+        self._block.pins -= 1
+        self._memory.notify()
+
+
+class Rows:
+    """The rows of the blocks in `memory`."""
+
+    def __init__(self, cache: Cache, memory: Memory, geometry: Geometry) -> None:
+        self._cache = cache
+        self._memory = memory
+        self._geometry = geometry
+
+    async def bring(self, content: Content, run: Run) -> list[Piece]:
+        """Land what the cache has of the run; what it has not."""
+        await self._from_whole_rows(content, run)
+        pieces = await self._from_sector_rows(content, run)
+        self._memory.notify()
+        return pieces
+
+    def store(self, block: Block, part: Part) -> None:
+        """Hand what landed to the cache: the whole block, or each new sector by itself."""
+        whole = self._whole(block.content, block.index)
+        if block.have == whole.mask:
+            part = whole
+        for row in self._rows(block.content, [part]):
+            first, stop = self._geometry.span(row, block.content.info.size)
+            key = self._key(block.content, row)
+            hold = Hold(block, self._memory)
+            hold.claim()
+            if not self._cache.put(key, block.buffer[first:stop], hold.release, hold.claim):
+                block.pins -= 1
+
+    # --- whole blocks ---------------------------------------------------------------
+
+    async def _from_whole_rows(self, content: Content, run: Run) -> None:
+        """Land what lies in rows of whole blocks; the run keeps the other parts.
+
+        A row is verified as a whole. So all of it is read for any sector, and lands; or it is
+        read aside, where other sectors of the block are here or come from elsewhere.
+        """
+        wanted = list(run.parts)
+        asked: dict[Part, memoryview] = {}
+        keys: list[str] = []
+        for i, part in enumerate(wanted):
+            whole = self._whole(content, part.block)
+            key = self._key(content, whole)
+            if self._cache.surely_absent(key):
+                continue
+            block = content.blocks[part.block]
+            if block.have or block.flying & ~part.mask:
+                asked[part] = memoryview(bytearray(len(block.buffer)))
+            else:
+                asked[part] = block.buffer
+                block.take_off(whole.mask & ~part.mask)
+                run.parts[i] = whole  # if nothing comes of it, all of it comes down
+            keys.append(key)
+        if not keys:
+            return
+        hits = await self._cache.get(list(zip(keys, asked.values(), strict=True)))
+        run.parts, flown = wanted, {part.block: part for part in run.parts}
+        for (part, buffer), hit in zip(asked.items(), hits, strict=True):
+            block = content.blocks[part.block]
+            if not hit:
+                block.turn_back(flown[part.block].mask & ~part.mask)
+                continue
+            if buffer is not block.buffer:
+                first, stop = self._geometry.span(part, content.info.size)
+                block.buffer[first:stop] = buffer[first:stop]
+            block.land(flown[part.block].mask)
+            run.parts.remove(part)
+
+    # --- single sectors -------------------------------------------------------------
+
+    async def _from_sector_rows(self, content: Content, run: Run) -> list[Piece]:
+        """Land what lies in rows of single sectors; what does not.
+
+        A block that is wanted whole is one GET in any case.
+        """
+        left = {part.block: part.mask for part in run.parts}
+        wants: list[tuple[str, memoryview]] = []
+        rows: list[Part] = []
+        for row in self._rows(content, run.parts):
+            if row == self._whole(content, row.block):
+                continue
+            key = self._key(content, row)
+            if not self._cache.surely_absent(key):
+                first, stop = self._geometry.span(row, content.info.size)
+                wants.append((key, content.blocks[row.block].buffer[first:stop]))
+                rows.append(row)
+        for row, hit in zip(rows, await self._cache.get(wants) if wants else (), strict=True):
+            if hit:
+                left[row.block] &= ~row.mask
+                content.blocks[row.block].land(row.mask)
+        return [Piece(*item) for item in left.items()]
+
+    def _rows(self, content: Content, parts: Sequence[Part]) -> list[Part]:
+        """The rows in which parts may lie: whole blocks, or single sectors."""
+        rows: list[Part] = []
+        for part in parts:
+            if part == self._whole(content, part.block):
+                rows.append(part)
+            else:
+                rows.extend(Part(part.block, bit, bit + 1) for bit in range(part.first, part.stop))
+        return rows
+
+    def _whole(self, content: Content, index: int) -> Part:
+        return Part(index, 0, self._geometry.full_mask(index, content.info.size).bit_length())
+
+    def _key(self, content: Content, part: Part) -> str:
+        first, stop = self._geometry.span(part, content.info.size)
+        offset = part.block * self._geometry.block_size + first
+        return f"{content.version}/{offset}+{stop - first}"
