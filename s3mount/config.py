@@ -78,7 +78,7 @@ class Config:
     deadline: float = 60.0
     max_connections: int = 64
     retries: int = 10
-    hedge_share: float = 0.1  # second requests for late answers, per request
+    hedge_share: float = 0.1  # second requests for late answers, per request; 0: none at all
 
     # the daemon
     foreground: bool = False

@@ -329,7 +329,7 @@ OPTIONS: tuple[Option, ...] = (
         "hedge-share",
         SHARE,
         _REQUESTS,
-        "second requests for answers that are late, per request",
+        "second requests for answers that are late, per request; 0: none",
         least=0,
         most=1,
     ),

@@ -46,9 +46,10 @@ async def connect(config: Config, metrics: Metrics, nursery: trio.Nursery) -> Co
     `nursery` runs what outlives no call, and must be cancelled after `aclose`.
     """
     prepared = await trio.to_thread.run_sync(_prepare, config, metrics, config.region)
-    bucket = Reconnecting(config, metrics, _bucket(config, metrics, prepared, lean=True))
-    hedging = Hedging(bucket, share=config.hedge_share, metrics=metrics, nursery=nursery)
-    retrying = Retrying(hedging, retries=config.retries, deadline=config.deadline, metrics=metrics)
+    bucket: Bucket = Reconnecting(config, metrics, _bucket(config, metrics, prepared, lean=True))
+    if config.hedge_share:
+        bucket = Hedging(bucket, share=config.hedge_share, metrics=metrics, nursery=nursery)
+    retrying = Retrying(bucket, retries=config.retries, deadline=config.deadline, metrics=metrics)
     return Connection(retrying, prepared.identity)
 
 

@@ -14,7 +14,7 @@ import pytest
 
 from tests.conftest import Bucket
 from tests.fault_proxy import Action, FaultProxy, hang, stall
-from tests.mounting import Mounted, Mounts, has_ended, mounts_at
+from tests.mounting import SECONDS, SENT_ONCE, Mounted, Mounts, has_ended, mounts_at
 
 MIB = 1024 * 1024
 
@@ -32,7 +32,7 @@ def mounted(bucket: Bucket, proxy: FaultProxy, mount: Mounts) -> Mounted:
         {"slow": b"s" * 100_000, "fast": b"f" * 1000, "d/slow": b"", "e/f": b"x", "many/0": b""}
     )
     mounted = mount(
-        bucket.name, "--deadline", "60s", "--read-timeout", "60s",
+        bucket.name, "--deadline", "60s", "--read-timeout", "60s", *SENT_ONCE,
         endpoint_url=proxy.endpoint_url, cache=None,
     )  # fmt: skip
     mounted.expect("the mount is ending", "connections to S3 are closed")
@@ -43,12 +43,10 @@ def reader(path: Path) -> subprocess.Popen[bytes]:
     return subprocess.Popen(["cat", path], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 
-def end(process: subprocess.Popen[bytes], number: int) -> float:
-    """Seconds that it takes to go."""
-    began = time.monotonic()
+def end(process: subprocess.Popen[bytes], number: int) -> None:
+    """Have it go. What it waits for hangs still, so that nothing else lets it go."""
     process.send_signal(number)
-    process.communicate(timeout=20)
-    return time.monotonic() - began
+    process.communicate(timeout=SECONDS)
 
 
 STUCK: dict[str, Action] = {"no answer": hang, "stalled body": stall(1000)}
@@ -66,7 +64,7 @@ def test_a_stuck_reader_that_goes(
     assert (mounted.path / "fast").read_bytes() == b"f" * 1000
     assert os.listdir(mounted.path / "e") == ["f"]
     # SIGINT and SIGTERM too: a fuse request that waits is killable by what would kill.
-    assert end(stuck, number) < 2
+    end(stuck, number)
     assert (mounted.path / "e/f").read_bytes() == b"x"
     proxy.clear()
     assert (mounted.path / "slow").read_bytes() == b"s" * 100_000
@@ -82,7 +80,7 @@ def test_one_reader_goes_and_the_other_gets_its_bytes(
     bucket.server.reset()
     end(first, signal.SIGINT)
     proxy.clear()
-    out, err = second.communicate(timeout=20)
+    out, err = second.communicate(timeout=SECONDS)
     assert (out, err) == (b"s" * 100_000, b"")
     assert bucket.server.counts() == {"GET": 1}
 
@@ -104,7 +102,7 @@ def test_many_stuck_readers_leave_room(bucket: Bucket, proxy: FaultProxy, mounte
     # that the daemon has is not taken back, not even by SIGKILL.
     proxy.clear()
     for process in stuck:
-        process.communicate(timeout=20)
+        process.communicate(timeout=SECONDS)
     assert (mounted.path / "many/7").read_bytes() == b"s" * 10
 
 
@@ -113,29 +111,28 @@ def test_a_stuck_listing_ends_with_its_deadline(
 ) -> None:
     """The kernel takes no request back that the daemon has: ^C is obeyed once it is answered."""
     bucket.put({"d/file": b"", "fast": b"f"})
-    mounted = mount(bucket.name, "--deadline", "1500ms", endpoint_url=proxy.endpoint_url)
-    mounted.expect("readdir: the listing of 'd/' was not done in 1.5 s")
+    mounted = mount(bucket.name, "--deadline", "3s", endpoint_url=proxy.endpoint_url)
+    mounted.expect("readdir: the listing of 'd/' was not done in 3 s")
     proxy.on("LIST", hang)
     stuck = subprocess.Popen(["ls", mounted.path / "d"], stdout=subprocess.PIPE)
     proxy.wait_until_hanging()
     assert (mounted.path / "fast").read_bytes() == b"f"
-    assert end(stuck, signal.SIGINT) < 3
+    end(stuck, signal.SIGINT)
+    assert "was not done in 3 s" in mounted.log()
     proxy.clear()
     assert os.listdir(mounted.path / "d") == ["file"]
 
 
 @pytest.mark.parametrize("what", ["GET", "LIST"])
 def test_sigterm_with_requests_under_way(what: str, proxy: FaultProxy, mounted: Mounted) -> None:
-    """The end does not wait for S3: a few seconds of grace, and all is gone."""
+    """The end does not wait for S3, which hangs still when all is gone."""
     proxy.on(what, hang)
     stuck = reader(mounted.path / ("slow" if what == "GET" else "d/slow"))
     proxy.wait_until_hanging()
-    began = time.monotonic()
     os.kill(mounted.pid, signal.SIGTERM)
-    assert has_ended(mounted.pid, 10), "the daemon waits for S3"
-    assert time.monotonic() - began < 8
+    assert has_ended(mounted.pid, SECONDS), "the daemon waits for S3"
     assert mounts_at(mounted.path) == []
-    _, err = stuck.communicate(timeout=20)
+    _, err = stuck.communicate(timeout=SECONDS)
     assert stuck.returncode == 1
     assert err != b""
 
@@ -146,10 +143,14 @@ def test_umount_with_stuck_readers(proxy: FaultProxy, mounted: Mounted) -> None:
     proxy.wait_until_hanging()
     done = subprocess.run(["umount", mounted.path], capture_output=True, text=True, check=False)
     assert "busy" in done.stderr
-    subprocess.run(["umount", "-f", mounted.path], capture_output=True, check=False, timeout=20)
-    subprocess.run(["umount", "-l", mounted.path], capture_output=True, check=False, timeout=20)
-    assert has_ended(mounted.pid, 10)
-    stuck.communicate(timeout=20)
+    subprocess.run(
+        ["umount", "-f", mounted.path], capture_output=True, check=False, timeout=SECONDS
+    )
+    subprocess.run(
+        ["umount", "-l", mounted.path], capture_output=True, check=False, timeout=SECONDS
+    )
+    assert has_ended(mounted.pid, SECONDS)
+    stuck.communicate(timeout=SECONDS)
     assert stuck.returncode == 1
     assert mounts_at(mounted.path) == []
 
@@ -161,8 +162,8 @@ def test_lazy_umount_with_a_stuck_reader_ends_with_it(proxy: FaultProxy, mounted
     subprocess.run(["umount", "-l", mounted.path], check=True)
     assert mounts_at(mounted.path) == []
     proxy.clear()
-    assert stuck.communicate(timeout=20)[0] == b"s" * 100_000
-    assert has_ended(mounted.pid, 10)
+    assert stuck.communicate(timeout=SECONDS)[0] == b"s" * 100_000
+    assert has_ended(mounted.pid, SECONDS)
 
 
 def test_a_daemon_killed_under_a_stuck_reader(proxy: FaultProxy, mounted: Mounted) -> None:
@@ -170,9 +171,9 @@ def test_a_daemon_killed_under_a_stuck_reader(proxy: FaultProxy, mounted: Mounte
     stuck = reader(mounted.path / "slow")
     proxy.wait_until_hanging()
     os.kill(mounted.pid, signal.SIGKILL)
-    stuck.communicate(timeout=20)
+    stuck.communicate(timeout=SECONDS)
     assert stuck.returncode == 1
-    assert has_ended(mounted.pid, 10)
+    assert has_ended(mounted.pid, SECONDS)
 
 
 def test_interrupted_while_mounting(bucket: Bucket, mount: Mounts, tmp_path: Path) -> None:
@@ -188,10 +189,8 @@ def test_interrupted_while_mounting(bucket: Bucket, mount: Mounts, tmp_path: Pat
             stderr=subprocess.PIPE,
         )
         proxy.wait_until_hanging()
-        began = time.monotonic()
         command.send_signal(signal.SIGINT)
-        _, err = command.communicate(timeout=20)
-    assert time.monotonic() - began < 5
+        _, err = command.communicate(timeout=SECONDS)  # while S3 hangs still
     assert command.returncode == 130
     assert b"Traceback" not in err
     assert mounts_at(path) == []
@@ -211,7 +210,7 @@ def test_writers_of_many_requests_that_all_go(bucket: Bucket, mount: Mounts) -> 
         for each in readers:
             each.kill()
         for each in readers:
-            out, _ = each.communicate(timeout=20)
+            out, _ = each.communicate(timeout=SECONDS)
             assert data.startswith(out)
     bucket.server.set_latency(0)
     assert (mounted.path / "file").read_bytes() == data

@@ -14,7 +14,7 @@ from trio.testing import MockClock
 from s3mount.config import CRAWLERS
 from s3mount.kernel.crawlers import KEPT, REMEMBERED, Crawlers
 from tests.conftest import Bucket
-from tests.mounting import Mounts
+from tests.mounting import SENT_ONCE, Mounts
 from tests.servers import Server
 
 
@@ -35,7 +35,7 @@ def test_a_crawler_is_kept_out_with_one_line_in_the_log(
     bucket: Bucket, mount: Mounts, server: Server, tmp_path: Path, name: str
 ) -> None:
     bucket.put({"d/a": b"a"})
-    mounted = mount(bucket.name)
+    mounted = mount(bucket.name, *SENT_ONCE)
     server.reset()
     crawler = program(tmp_path, name)
     for _ in range(3):

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -26,11 +26,12 @@ from tests.fault_proxy import (
     stall,
     whole,
 )
-from tests.mounting import Mounted, Mounts, until
+from tests.mounting import SENT_ONCE, Mounted, Mounts, until
 
 BLOCK = 1024 * 1024
 # No tries again, so that the first failure is the answer; what is tried again is shown below.
-ONCE = ("--retries", "0", "--read-timeout", "1s", "--deadline", "5s")
+# A machine that stands still for a second or two is no failure.
+ONCE = ("--retries", "0", "--read-timeout", "4s", *SENT_ONCE)
 
 
 # --- through the kernel ---------------------------------------------------------------------
@@ -85,7 +86,7 @@ FAULTS: dict[str, tuple[Action, str]] = {
     "internal error": (refuse(500, "InternalError"), "EREMOTEIO"),
     "bad gateway": (refuse(502, "BadGateway"), "EREMOTEIO"),
     "reset": (reset, "EHOSTUNREACH"),
-    "read timeout": (hang, "EHOSTUNREACH or ETIMEDOUT"),  # or the deadline, on a busy machine
+    "read timeout": (hang, "EHOSTUNREACH"),
 }
 
 
@@ -98,7 +99,7 @@ def test_a_read_fails_with(
     module_bucket.put({name: name.encode()})
     (shared.path / name).stat()
     shared_proxy.on("GET", action, key=name)
-    assert errno_of_call(lambda: read(shared.path / name)) in expected.split(" or ")
+    assert errno_of_call(lambda: read(shared.path / name)) == expected
     shared_proxy.clear()
     # Whoever opens it anew is not told of the old failure.
     assert read(shared.path / name) == name.encode()
@@ -344,22 +345,14 @@ def test_a_versioned_bucket_goes_on_with_the_old_version(bucket: Bucket, mount: 
 # --- a server that is gone, or hangs ----------------------------------------------------------
 
 
-def timed(call: Callable[[], object]) -> tuple[str, float]:
-    """The errno of the call, and its seconds."""
-    began = time.monotonic()
-    return errno_of_call(call), time.monotonic() - began
-
-
 def test_a_server_that_is_gone(bucket: Bucket, proxy: FaultProxy, mount: Mounts) -> None:
     bucket.put({"file": b"content", "known": b"x", "dir/file": b""})
-    mounted = mount(bucket.name, "--deadline", "2s", endpoint_url=proxy.endpoint_url, cache=None)
-    mounted.expect(r"operations: (read|lookup|readdir): ")
+    mounted = mount(bucket.name, "--retries", "3", endpoint_url=proxy.endpoint_url, cache=None)
+    mounted.expect(r"operations: (read|lookup): .*127.0.0.1:\d+ refuses the connection")
     assert read(mounted.path / "known") == b"x"
     proxy.go()
     for call in (lambda: read(mounted.path / "file"), (mounted.path / "dir/file").stat):
-        name, seconds = timed(call)
-        assert name in {"EHOSTUNREACH", "ETIMEDOUT"}
-        assert seconds < 2 + 1.5
+        assert errno_of_call(call) == "EHOSTUNREACH"
     # What is known needs no server.
     assert read(mounted.path / "known") == b"x"
     assert "file" in os.listdir(mounted.path)
@@ -370,12 +363,13 @@ def test_a_server_that_hangs(
     action: Action, bucket: Bucket, proxy: FaultProxy, mount: Mounts
 ) -> None:
     bucket.put({"file": b"content" * 100})
-    mounted = mount(bucket.name, "--deadline", "1500ms", endpoint_url=proxy.endpoint_url)
-    mounted.expect(r"operations: read: .*not done in 1.5 s.*raise --deadline")
+    mounted = mount(bucket.name, "--deadline", "3s", endpoint_url=proxy.endpoint_url)
+    said = r"operations: read: .*not done in 3 s.*raise --deadline"
+    mounted.expect(said)
     proxy.on("GET", action)
-    name, seconds = timed(lambda: read(mounted.path / "file"))
-    assert name == "ETIMEDOUT"
-    assert 1.4 < seconds < 3
+    assert errno_of_call(lambda: read(mounted.path / "file")) == "ETIMEDOUT"
+    # The server hangs still: nothing but the deadline has ended it.
+    assert re.search(said, mounted.log())
     proxy.clear()
     assert read(mounted.path / "file") == b"content" * 100
 

@@ -18,7 +18,7 @@ import pytest
 
 from tests.conftest import Bucket
 from tests.fault_proxy import FaultProxy, refuse
-from tests.mounting import ROOT, Mounts, has_ended, mounts_at, processes_with
+from tests.mounting import ROOT, SECONDS, SENT_ONCE, Mounts, has_ended, mounts_at, processes_with
 
 for_root = pytest.mark.skipif(os.geteuid() != 0, reason="becomes another user, or uses mount(8)")
 
@@ -121,7 +121,7 @@ def test_signal_in_the_foreground(
     with mount.foreground(*mount.arguments(filled.name, path)) as process:
         assert (path / "file").read_bytes() == b"content"
         process.send_signal(number)
-        _, stderr = process.communicate(timeout=20)
+        _, stderr = process.communicate(timeout=SECONDS)
         assert process.returncode == 0
     assert mounts_at(path) == []
     assert number.name in stderr
@@ -132,7 +132,7 @@ def test_signal_in_the_foreground(
 def test_sigterm_to_the_daemon(filled: Bucket, mount: Mounts) -> None:
     mounted = mount(filled.name)
     os.kill(mounted.pid, signal.SIGTERM)
-    assert has_ended(mounted.pid, 10)
+    assert has_ended(mounted.pid, SECONDS)
     assert mounts_at(mounted.path) == []
     assert os.listdir(mounted.path) == []
 
@@ -151,7 +151,7 @@ def test_unmount(command: str, filled: Bucket, mount: Mounts) -> None:
     mounted = mount(filled.name)
     assert (mounted.path / "file").read_bytes() == b"content"
     subprocess.run([*command.split(), mounted.path], check=True)
-    assert has_ended(mounted.pid, 10)
+    assert has_ended(mounted.pid, SECONDS)
     assert mounts_at(mounted.path) == []
     assert "unmounted" in mounted.log()
 
@@ -173,7 +173,7 @@ def test_lazy_unmount_serves_who_is_there(filled: Bucket, mount: Mounts) -> None
         assert not os.path.exists(mounted.path / "file")
         assert file.read() == b"content"
         assert not has_ended(mounted.pid)
-    assert has_ended(mounted.pid, 10)
+    assert has_ended(mounted.pid, SECONDS)
 
 
 def test_a_killed_daemon_leaves_a_dead_mountpoint_that_is_cleared(
@@ -181,7 +181,7 @@ def test_a_killed_daemon_leaves_a_dead_mountpoint_that_is_cleared(
 ) -> None:
     mounted = mount(filled.name)
     os.kill(mounted.pid, signal.SIGKILL)
-    assert has_ended(mounted.pid, 10)
+    assert has_ended(mounted.pid, SECONDS)
     with pytest.raises(OSError, match=os.strerror(errno.ENOTCONN)):
         os.listdir(mounted.path)
     again = mount(filled.name, at=mounted.path)
@@ -232,7 +232,7 @@ def test_two_mounts_share_a_cache(filled: Bucket, mount: Mounts) -> None:
     first.unmount()
     second.unmount()
     filled.server.reset()
-    third = mount(filled.name)
+    third = mount(filled.name, *SENT_ONCE)
     assert (third.path / "big").read_bytes() == data
     assert filled.server.counts()["GET"] == 0
 
@@ -279,7 +279,7 @@ def unmounted_at_the_end(path: Path) -> Iterator[None]:
         pids = processes_with(str(path))
         if mounts_at(path):
             subprocess.run(["umount", "-l", path], check=True)
-        assert all(has_ended(pid, 10) for pid in pids)
+        assert all(has_ended(pid, SECONDS) for pid in pids)
 
 
 def mount8_options(bucket: Bucket, tmp_path: Path) -> str:

@@ -14,12 +14,14 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Bucket
-from tests.mounting import Mounted, Mounts, has_ended, until
+from tests.mounting import SENT_ONCE, Mounted, Mounts, has_ended, until
 from tests.servers import Server
 
-HOUR = ("--metadata-ttl", "1h", "--negative-ttl", "1h")
+HOUR = ("--metadata-ttl", "1h", "--negative-ttl", "1h", *SENT_ONCE)
 PERSIST = ("--persist-metadata", *HOUR)
-FOREVER = ("--persist-metadata", "--metadata-ttl", "forever", "--negative-ttl", "forever")
+FOREVER = (
+    "--persist-metadata", "--metadata-ttl", "forever", "--negative-ttl", "forever", *SENT_ONCE
+)  # fmt: skip
 KEYS = [f"d{d}/e{e}/f{f}" for d in range(4) for e in range(3) for f in range(5)]
 ONE_LIST = {"LIST": 1}
 

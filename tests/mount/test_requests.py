@@ -11,11 +11,10 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Bucket
-from tests.mounting import Mounted, Mounts
+from tests.mounting import SENT_ONCE, Mounted, Mounts
 from tests.servers import Server
 
-# No second requests, which are sent by chance.
-HOUR = ("--metadata-ttl", "1h", "--negative-ttl", "1h", "--hedge-share", "0")
+HOUR = ("--metadata-ttl", "1h", "--negative-ttl", "1h", *SENT_ONCE)
 DIRECTORIES, FILES = 3, 1000
 HANDFUL = 5  # of LISTs beside those that must be: some are sent on the chance that they help
 
@@ -68,7 +67,7 @@ def mounted(bucket: Bucket, mount: Mounts) -> Mounted:
 
 def test_mounting_costs_one_list(bucket: Bucket, mount: Mounts) -> None:
     bucket.put({"a": b"a"})
-    mount(bucket.name)
+    mount(bucket.name, *SENT_ONCE)
     assert bucket.server.counts() == {"LIST": 1}
 
 
@@ -111,7 +110,7 @@ def test_a_walk_costs_a_list_a_directory(
 
 
 def test_ls_of_an_empty_bucket(bucket: Bucket, mount: Mounts) -> None:
-    mounted = mount(bucket.name)
+    mounted = mount(bucket.name, *SENT_ONCE)
     assert run("ls", "-la", mounted.path).count("\n") == 3  # total, "." and ".."
     assert run("ls", "-A", mounted.path) == ""
     assert bucket.server.counts() == {"LIST": 1}
@@ -226,7 +225,7 @@ def test_within_the_ttl_a_change_is_not_seen(bucket: Bucket, mount: Mounts) -> N
 def test_negative_ttl_alone(bucket: Bucket, mount: Mounts) -> None:
     """What is there is believed for an hour; what is not there is asked for each time."""
     bucket.put({"d/a": b"1"})
-    mounted = mount(bucket.name, "--metadata-ttl", "1h", "--negative-ttl", "0")
+    mounted = mount(bucket.name, "--metadata-ttl", "1h", "--negative-ttl", "0", *SENT_ONCE)
     assert os.listdir(mounted.path / "d") == ["a"]
     bucket.server.reset()
     assert not exists(mounted.path / "d/b")
@@ -275,7 +274,7 @@ def test_cat_after_ls_costs_one_get_and_then_none(
 def test_a_file_in_two_blocks_costs_two_gets_at_most(bucket: Bucket, mount: Mounts) -> None:
     data = os.urandom(2 * 1024 * 1024)
     bucket.put({"two": data})
-    mounted = mount(bucket.name)
+    mounted = mount(bucket.name, *SENT_ONCE)
     bucket.server.reset()
     assert (mounted.path / "two").read_bytes() == data
     assert set(bucket.server.counts()) == {"GET"}
@@ -286,7 +285,7 @@ def test_each_byte_is_fetched_once(bucket: Bucket, mount: Mounts) -> None:
     size = 12 * 1024 * 1024 + 5
     data = os.urandom(size)
     bucket.put({"big": data})
-    mounted = mount(bucket.name)
+    mounted = mount(bucket.name, *SENT_ONCE)
     bucket.server.reset()
     assert (mounted.path / "big").read_bytes() == data
     ranges = sorted(
@@ -299,7 +298,7 @@ def test_each_byte_is_fetched_once(bucket: Bucket, mount: Mounts) -> None:
 
 def test_an_empty_file_costs_nothing(bucket: Bucket, mount: Mounts) -> None:
     bucket.put({"empty": b""})
-    mounted = mount(bucket.name)
+    mounted = mount(bucket.name, *SENT_ONCE)
     bucket.server.reset()
     assert (mounted.path / "empty").read_bytes() == b""
     assert bucket.server.counts() == {}
@@ -308,7 +307,7 @@ def test_an_empty_file_costs_nothing(bucket: Bucket, mount: Mounts) -> None:
 def test_a_random_read_fetches_one_sector(bucket: Bucket, mount: Mounts) -> None:
     data = os.urandom(6 * 1024 * 1024)
     bucket.put({"big": data})
-    mounted = mount(bucket.name)
+    mounted = mount(bucket.name, *SENT_ONCE)
     bucket.server.reset()
     with (mounted.path / "big").open("rb", buffering=0) as file:
         os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_RANDOM)
@@ -321,11 +320,11 @@ def test_a_random_read_fetches_one_sector(bucket: Bucket, mount: Mounts) -> None
 def test_after_a_remount_the_disk_cache_answers(bucket: Bucket, mount: Mounts) -> None:
     files = {f"d/{size}": os.urandom(size) for size in (1, 4096, 300_000, 2_500_000)}
     bucket.put(files)
-    mounted = mount(bucket.name)
+    mounted = mount(bucket.name, *SENT_ONCE)
     for key, data in files.items():
         assert (mounted.path / key).read_bytes() == data
     mounted.unmount()
-    again = mount(bucket.name, at=mounted.path)
+    again = mount(bucket.name, *SENT_ONCE, at=mounted.path)
     bucket.server.reset()
     for key, data in files.items():
         assert (again.path / key).read_bytes() == data
@@ -351,8 +350,8 @@ def test_random_reads_of_what_was_streamed_are_answered_by_the_disk_cache(
 
 def test_after_a_remount_without_a_cache_s3_answers(bucket: Bucket, mount: Mounts) -> None:
     bucket.put({"a": b"abc"})
-    mount(bucket.name, cache=None).path.joinpath("a").read_bytes()
-    again = mount(bucket.name, cache=None)
+    mount(bucket.name, *SENT_ONCE, cache=None).path.joinpath("a").read_bytes()
+    again = mount(bucket.name, *SENT_ONCE, cache=None)
     bucket.server.reset()
     assert (again.path / "a").read_bytes() == b"abc"
     assert bucket.server.counts() == {"GET": 1}
@@ -360,11 +359,11 @@ def test_after_a_remount_without_a_cache_s3_answers(bucket: Bucket, mount: Mount
 
 def test_a_replaced_file_is_not_taken_from_the_cache(bucket: Bucket, mount: Mounts) -> None:
     bucket.put({"a": b"old"})
-    mounted = mount(bucket.name)
+    mounted = mount(bucket.name, *SENT_ONCE)
     assert (mounted.path / "a").read_bytes() == b"old"
     mounted.unmount()
     bucket.put({"a": b"new"})
-    again = mount(bucket.name, at=mounted.path)
+    again = mount(bucket.name, *SENT_ONCE, at=mounted.path)
     bucket.server.reset()
     assert (again.path / "a").read_bytes() == b"new"
     assert bucket.server.counts() == {"GET": 1}
@@ -372,7 +371,7 @@ def test_a_replaced_file_is_not_taken_from_the_cache(bucket: Bucket, mount: Moun
 
 def test_ten_readers_of_one_file_cost_one_get(bucket: Bucket, mount: Mounts) -> None:
     bucket.put({"a": b"x" * 100_000})
-    mounted = mount(bucket.name)
+    mounted = mount(bucket.name, *SENT_ONCE)
     bucket.server.reset()
     bucket.server.set_latency(0.3)
     readers = [

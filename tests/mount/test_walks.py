@@ -18,12 +18,12 @@ from pathlib import Path
 import pytest
 
 from benchmarks.modelled_s3.server import ModelledS3
-from tests.mounting import Mounted, Mounts
+from tests.mounting import SENT_ONCE, Mounted, Mounts
 from tests.servers import Server
 
 BUCKET = "walks"
-# Long enough for whatever the test does; and no second requests, which are sent by chance.
-OPTIONS = ("--metadata-ttl", "1h", "--negative-ttl", "1h", "--hedge-share", "0")
+# Long enough for whatever the test does.
+OPTIONS = ("--metadata-ttl", "1h", "--negative-ttl", "1h", *SENT_ONCE)
 KIB = 1024
 
 

@@ -13,15 +13,16 @@ from pathlib import Path
 import pytest
 import trio
 from botocore.exceptions import MissingDependencyException
+from trio.testing import MockClock, wait_all_tasks_blocked
 
 from s3mount.errors import CredentialsError, TlsError, Unreachable, WrongRegion
 from s3mount.metrics import Metrics
 from s3mount.s3.bucket import Bucket
 from s3mount.s3.client import common_parameters, make_client, make_session
-from s3mount.s3.connect import Reconnecting, build
+from s3mount.s3.connect import Reconnecting, build, connect
 from s3mount.s3.endpoint import Endpoint, find_endpoint
 from tests.contract.conftest import config_for
-from tests.s3.scripted import ScriptedServer, error, head, part, text
+from tests.s3.scripted import Answer, ScriptedServer, error, head, part, text
 from tests.servers import Server
 
 EMPTY = (
@@ -229,6 +230,28 @@ async def test_no_such_host(lean: bool, monkeypatch: pytest.MonkeyPatch) -> None
     bucket = await build(config_for("http://s3.nowhere"), Metrics(), None, lean=lean)
     with pytest.raises(Unreachable, match=r"the host of http://s3\.nowhere is unknown to DNS"):
         await bucket.list_page("")
+    await bucket.aclose()
+
+
+@pytest.mark.parametrize(("share", "sent"), [(0.0, 1), (0.1, 2)])
+async def test_without_a_share_no_request_is_sent_beside_another(
+    scripted: ScriptedServer, nursery: trio.Nursery, mock_clock: MockClock, share: float, sent: int
+) -> None:
+    """Neither one that is late nor one that seems lost."""
+    silent = Answer(b"", then="hold", rest=text("200 OK", EMPTY))
+    scripted.script(silent, text("200 OK", EMPTY))
+    metrics = Metrics()
+    config = config_for(scripted.endpoint_url, hedge_share=share)
+    bucket = (await connect(config, metrics, nursery)).bucket
+    async with trio.open_nursery() as calls:
+        calls.start_soon(bucket.list_page, "")
+        await trio.to_thread.run_sync(silent.begun.wait)
+        mock_clock.jump(5.0)
+        await wait_all_tasks_blocked()
+        if metrics["requests.repeated"] == 0:
+            silent.more.set()  # nothing else will bring the answer
+    assert metrics["requests.repeated"] == sent - 1
+    assert len(scripted.requests) == sent
     await bucket.aclose()
 
 
