@@ -154,15 +154,14 @@ class DirectoriesAhead:
         horizon = IN_FLIGHT_MOST * max(walk.reach, 1)
         ahead = walk.order(walk.place, horizon)
         ahead = [prefix for prefix in ahead if prefix.startswith(walk.top)]
-        dark = self._dark(walk.place, ahead)
+        dark = self._dark([walk.place, *ahead])
         # Looking ahead costs as much as what it looks at: not again before half of it is walked.
         self._plan_at[walk] = walk.steps + (0 if dark else len(ahead) // 2)
-        skip = 0
-        for prefix in dark:
+        told = 0
+        for position, prefix in dark:
             if walk.appetite == 0 or len(self._flights) >= IN_FLIGHT_MOST:
                 return
-            if skip > 0:
-                skip -= 1
+            if position < told:
                 continue
             walk.pages += 1
             if walk.reach and walk.reach < WORTH_FLAT:
@@ -172,20 +171,25 @@ class DirectoriesAhead:
             self._start(_Flight(prefix, scope, walk.reach), walk)
             if not walk.reach:
                 return
-            skip = walk.reach - 1
+            told = position + walk.reach
 
-    def _dark(self, place: str, ahead: list[str]) -> list[str]:
-        """The dark directories from `place` on that no page on its way will tell of."""
+    def _dark(self, order: list[str]) -> list[tuple[int, str]]:
+        """The dark directories among these that no page on its way will tell of, with positions.
+
+        A page tells of what follows it, dark or not: so what it tells of is counted in positions.
+        """
         oldest = self._oldest()
-        dark = [
-            prefix
-            for prefix in (place, *ahead)
-            if not is_whole(self._directories, prefix, oldest) and not self._is_all_files(prefix)
-        ]
+        told = set[int]()
         for flight in self._flights:
-            told = bisect_left(dark, flight.prefix)
-            del dark[told : told + flight.reach]
-        return dark
+            position = bisect_left(order, flight.prefix)
+            told.update(range(position, position + flight.reach))
+        return [
+            (position, prefix)
+            for position, prefix in enumerate(order)
+            if position not in told
+            and not is_whole(self._directories, prefix, oldest)
+            and not self._is_all_files(prefix)
+        ]
 
     def _is_all_files(self, prefix: str) -> bool:
         directory = self._directories.get(prefix)

@@ -197,9 +197,10 @@ async def test_find_over_many_directories(
     started = trio.current_time()
     await walker.depth_first()
     assert walker.files == [prefix + key for key in keys]
-    # 30 flat pages tell all; 3 delimited ones list the root.
-    assert walker.lists <= 40
-    assert trio.current_time() - started <= 20 * LATENCY
+    # 30 flat pages tell all, 31 as they overlap a little; 3 delimited ones list the root, and one
+    # the first directory. None is sent into a gap, in whatever order the pages land.
+    assert walker.lists <= 35
+    assert trio.current_time() - started <= 9 * LATENCY + 1e-6
 
 
 async def test_directories_with_many_files_are_listed_one_by_one_in_parallel(
