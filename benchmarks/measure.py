@@ -128,9 +128,10 @@ def bounded(work: Callable[[], T], seconds: float, rescue: Callable[[], None]) -
         receiver.close()
         if process.is_alive():
             process.join(0.5)
-        with contextlib.suppress(ProcessLookupError):
-            if process.is_alive() and process.pid:
+        if process.is_alive() and process.pid:
+            with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
+            process.kill()  # on a busy machine it may have no group of its own yet
         process.join(3)
         if process.is_alive():
             rescue()

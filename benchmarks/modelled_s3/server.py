@@ -35,6 +35,7 @@ CONNECTION_RATE = 90_000_000
 KINDS = ("GET", "HEAD", "LIST", "PUT", "POST", "DELETE", "OTHER")
 _START_TIMEOUT = 10.0
 _CONTROL_TIMEOUT = 60.0
+_LOOK = 0.002
 
 
 class ModelledS3Error(Exception):
@@ -295,10 +296,11 @@ class ModelledS3:
     def counts(self, settle: float = 1.0) -> Counts:
         """What was asked since `reset_counts`.
 
-        A client has the last byte before the server has counted it: waits up to `settle` seconds
-        until no request is under way.
+        A client has the last byte before the server has counted it: waits `settle` seconds, or
+        until no request is under way. Counted in looks, not by the clock: a server that stands
+        still for that long has counted nothing meanwhile.
         """
-        deadline = time.monotonic() + settle
+        looks = 0
         while True:
             values = {
                 name: int(value)
@@ -306,9 +308,10 @@ class ModelledS3:
                     line.split("=") for line in self._control("GET", "counts").splitlines()
                 )
             }
-            if values.get("in_flight", 0) == 0 or time.monotonic() > deadline:
+            if values.get("in_flight", 0) == 0 or looks * _LOOK >= settle:
                 break
-            time.sleep(0.002)
+            looks += 1
+            time.sleep(_LOOK)
         return Counts(
             requests={kind: values.get(kind, 0) for kind in KINDS},
             bytes_sent=values.get("bytes_sent", 0),
