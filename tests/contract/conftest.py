@@ -162,10 +162,18 @@ def scripted() -> Iterator[ScriptedServer]:
         yield server
 
 
+@pytest.fixture
+def read_timeout() -> float:
+    """Seconds that `liar` waits for more. Tests in which nothing comes have it shorter."""
+    return 10.0
+
+
 @pytest.fixture(params=["boto3", "lean"])
-async def liar(request: pytest.FixtureRequest, scripted: ScriptedServer) -> AsyncIterator[Bucket]:
-    """A bucket on the scripted server; its read time-out is short."""
-    config = config_for(scripted.endpoint_url, read_timeout=0.3)
+async def liar(
+    request: pytest.FixtureRequest, scripted: ScriptedServer, read_timeout: float
+) -> AsyncIterator[Bucket]:
+    """A bucket on the scripted server."""
+    config = config_for(scripted.endpoint_url, read_timeout=read_timeout)
     bucket = await build(config, Metrics(), config.region, lean=request.param == "lean")
     yield bucket
     await bucket.aclose()

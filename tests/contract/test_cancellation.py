@@ -108,6 +108,7 @@ async def test_cancelled_at_any_moment(subject: Subject) -> None:
     assert all(untouched(into) for into in kept)
 
 
+@pytest.mark.parametrize("read_timeout", [1.0])
 @pytest.mark.parametrize("sent", [0, HALF], ids=["before the answer", "in the body"])
 async def test_closed_meanwhile(liar: Bucket, scripted: ScriptedServer, sent: int) -> None:
     scripted.script(Answer(WHOLE[:sent], "hold"))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import pytest
 import trio
 
@@ -80,14 +78,13 @@ BREAKS: dict[str, Answer] = {
 }
 
 
+@pytest.mark.parametrize("read_timeout", [1.0])
 @pytest.mark.parametrize("how", BREAKS)
 async def test_a_body_that_breaks_off(liar: Bucket, scripted: ScriptedServer, how: str) -> None:
     scripted.script(BREAKS[how], part(BODY))
     into, filled = views(8000, 8000, 8000, 8000), list[int]()
-    began = time.monotonic()
     with pytest.raises(Interrupted, match="broke off") as caught:
         await liar.get_range("a", 0, into, etag=None, on_filled=filled.append)
-    assert time.monotonic() - began < 5
     received = caught.value.received
     # A reset may overtake bytes that were sent before it; boto3 drops part of what it read.
     assert received == 20_000 if how == "closed" else received <= 20_000
@@ -112,6 +109,7 @@ async def test_a_body_with_bytes_to_spare_does_not_spoil_the_next(
         assert bytes(into[0]) == BODY[:10]
 
 
+@pytest.mark.parametrize("read_timeout", [1.0])
 @pytest.mark.parametrize(
     "answer",
     [
@@ -275,6 +273,7 @@ async def test_a_listing_that_is_none(liar: Bucket, scripted: ScriptedServer, bo
         await liar.list_page("")
 
 
+@pytest.mark.parametrize("read_timeout", [1.0])
 async def test_a_listing_that_breaks_off(liar: Bucket, scripted: ScriptedServer) -> None:
     whole = text("200 OK", listing())
     for then in ("close", "hold"):
