@@ -8,6 +8,7 @@ import os
 import sqlite3
 import subprocess
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,7 +18,10 @@ import trio.testing
 
 from s3mount.cache.block_cache import BlockCache
 from s3mount.cache.directory import prepare
+from s3mount.cache.jobs import Connections
+from s3mount.cache.row_index import RowIndex
 from s3mount.errors import UsageError
+from s3mount.metrics import Metrics
 from tests.cache.rows import (
     KIB,
     MIB,
@@ -207,6 +211,47 @@ async def test_a_damaged_database_is_made_anew(
     await cache.aclose()
     assert_sizes_agree(tmp_path)
     assert len(warnings(caplog)) <= 2
+
+
+@pytest.mark.parametrize("others_hold_it", [False, True])
+async def test_a_machine_that_stands_still_is_not_taken_for_others(
+    tmp_path: Path,
+    mock_clock: trio.testing.MockClock,
+    monkeypatch: pytest.MonkeyPatch,
+    others_hold_it: bool,
+) -> None:
+    """A mount goes on without its cache when it is held for two seconds, and only then."""
+    opening, may_open = threading.Event(), threading.Event()
+    original = Connections.open
+
+    def slowly(self: Connections, damaged: RowIndex | None = None) -> RowIndex:
+        opening.set()
+        may_open.wait()
+        return original(self, damaged)
+
+    monkeypatch.setattr(Connections, "open", slowly)
+    async with trio.open_nursery() as nursery:
+        caches: list[BlockCache] = []
+
+        async def mount() -> None:
+            cache = await BlockCache.open(tmp_path, size_limit=64 * MIB, metrics=Metrics())
+            caches.append(cache)
+
+        nursery.start_soon(mount)
+        await trio.to_thread.run_sync(opening.wait)
+        mock_clock.jump(100.0)
+        await trio.testing.wait_all_tasks_blocked()
+        assert caches == []
+        if others_hold_it:
+            for _ in range(20):
+                mock_clock.jump(0.1)
+                await trio.testing.wait_all_tasks_blocked()
+            assert len(caches) == 1
+        may_open.set()
+    [cache] = caches
+    if not others_hold_it:
+        assert cache.put(KEYS[0], memoryview(row_bytes(KEYS[0])), lambda: None, lambda: True)
+    await cache.aclose()
 
 
 async def test_a_database_that_others_lock_for_long_is_a_miss(tmp_path: Path) -> None:
