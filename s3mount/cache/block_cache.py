@@ -40,12 +40,12 @@ from s3mount.cache.row_index import RowIndex, is_busy, is_damaged
 from s3mount.cache.row_writer import RowWriter
 from s3mount.cache.threads import Threads
 from s3mount.metrics import Metrics
+from s3mount.waiting import come
 
 log = logging.getLogger(__name__)
 
 _READERS = 6  # 3 read a cold disk at 1,100 MB/s, 6 at 1,164; each has a connection of its own
 _OPEN_PATIENCE = 2.0  # seconds that a mount waits for a database that others hold locked
-_LOOK = 0.1  # a part of them
 _CLOSE_PATIENCE = 10.0
 _PAUSE = 60.0  # seconds between tries to open again
 
@@ -122,10 +122,7 @@ class BlockCache:
         if warning:
             self._warn("open", warning)
         self._reopen()
-        # In parts: while the machine stands still, nobody holds the database.
-        for _ in range(round(_OPEN_PATIENCE / _LOOK)):
-            with trio.move_on_after(_LOOK):
-                await self._tried_to_open.wait()
+        await come(self._tried_to_open, _OPEN_PATIENCE)
         return self
 
     # --- reading --------------------------------------------------------------------

@@ -15,6 +15,7 @@ from s3mount.namespace.directory import Directory
 from s3mount.namespace.known import END, START
 from s3mount.namespace.listing import Chapter
 from s3mount.namespace.ranges import PAGE, Ranges
+from s3mount.waiting import come
 
 # Seconds that a listing waits for a page listed ahead that may hold it; then it asks itself.
 _COVERING_WAIT = 1.0
@@ -86,8 +87,7 @@ class Listing:
         if self.take():
             return
         if self._covering is not None:
-            with trio.move_on_after(_COVERING_WAIT):
-                await self._covering.wait()
+            await come(self._covering, _COVERING_WAIT)
             self._covering = None
         while not self.take():
             # Not a look at `known`: what was learned may be in doubt again already.
