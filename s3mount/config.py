@@ -91,6 +91,15 @@ class Config:
 MIN_BLOCKS = 4
 
 
+def spare(deadline: float) -> float:
+    """Of a deadline, the seconds that no request is given.
+
+    An operation that waits for a request, and those that wait in the kernel for that operation,
+    need them to end within the deadline, too.
+    """
+    return min(1.5, deadline / 5)
+
+
 def check(config: Config) -> None:
     """Raise `UsageError` for settings that are right each, and wrong together."""
     for first, second, clash, cure in _clashes(config):

@@ -18,8 +18,6 @@ from s3mount.errors import DeadlineExceeded
 
 # The next one in the queue asks at once; who asks later has a deadline of its own.
 SECONDS = 0.5
-# An endpoint that is back answers sooner than that, if it is near.
-TRY = 0.5
 
 
 @contextmanager
@@ -43,9 +41,13 @@ class _Failure:
 
 
 class Late:
-    """The directories whose names were not told in time a moment ago."""
+    """The directories whose names were not told in time a moment ago.
 
-    def __init__(self) -> None:
+    `a_try` is how many seconds the next one gets: an endpoint that is back answers sooner.
+    """
+
+    def __init__(self, a_try: float) -> None:
+        self._a_try = a_try
         self._failures: dict[int, _Failure] = {}
 
     @contextmanager
@@ -58,7 +60,7 @@ class Late:
             self._failures[directory] = last
             raise DeadlineExceeded(last.error.cause, last.error.cure)
         try:
-            with in_time(seconds if last is None else min(TRY, seconds)):
+            with in_time(seconds if last is None else min(self._a_try, seconds)):
                 yield
         except DeadlineExceeded as error:
             now = trio.current_time()

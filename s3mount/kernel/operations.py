@@ -36,6 +36,7 @@ from pyfuse3 import (
     readdir_reply,
 )
 
+from s3mount.config import spare
 from s3mount.errors import FileError, NotFound, S3MountError, Stale
 from s3mount.filesystem import BLKSIZE, Attr, Filesystem
 from s3mount.kernel.crawlers import Crawlers
@@ -52,9 +53,6 @@ T = TypeVar("T")
 
 # The kernel counts time-outs in 64-bit jiffies: "for ever" is ten years.
 FOREVER = 10 * 365 * 86400.0
-
-# Seconds that a request is given to say itself why it was not done in time.
-GRACE = 0.5
 
 # What df shows: a bucket has no size of its own, so a round 1 PiB, all of it free.
 STATFS_BLOCK = 4096
@@ -151,10 +149,11 @@ class Operations(pyfuse3.Operations):
     def __init__(self, filesystem: Filesystem, crawlers: Crawlers, deadline: float) -> None:
         super().__init__()
         self._filesystem = filesystem
-        self._deadline = deadline + GRACE
+        # A request ends before, and says itself why it was not done in time.
+        self._deadline = deadline - spare(deadline) * 2 / 3
         self._crawlers = crawlers
         self._answers = _Answers()
-        self._late = Late()
+        self._late = Late(spare(deadline) / 3)
         filesystem.on_changed = self._invalidate_attributes
         filesystem.on_longer = lengthen
         self.letting_go = LettingGo()

@@ -13,7 +13,7 @@ import botocore.session
 import trio
 from botocore.credentials import Credentials, RefreshableCredentials
 
-from s3mount.config import Config
+from s3mount.config import Config, spare
 from s3mount.errors import CredentialsError, RequestError
 from s3mount.metrics import Metrics
 from s3mount.model import ListPage, ObjectInfo, RangeReply
@@ -49,7 +49,8 @@ async def connect(config: Config, metrics: Metrics, nursery: trio.Nursery) -> Co
     bucket: Bucket = Reconnecting(config, metrics, _bucket(config, metrics, prepared, lean=True))
     if config.hedge_share:
         bucket = Hedging(bucket, share=config.hedge_share, metrics=metrics, nursery=nursery)
-    retrying = Retrying(bucket, retries=config.retries, deadline=config.deadline, metrics=metrics)
+    deadline = config.deadline - spare(config.deadline)
+    retrying = Retrying(bucket, retries=config.retries, deadline=deadline, metrics=metrics)
     return Connection(retrying, prepared.identity)
 
 

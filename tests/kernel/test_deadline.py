@@ -11,12 +11,15 @@ import trio
 from pyfuse3 import FileHandleT, FileNameT, FUSEError, InodeT, ReaddirToken, RequestContext
 from trio.testing import MockClock
 
+from s3mount.config import spare
 from s3mount.filesystem import Filesystem
 from s3mount.kernel.crawlers import Crawlers
-from s3mount.kernel.late import SECONDS, TRY
-from s3mount.kernel.operations import GRACE, Operations
+from s3mount.kernel.late import SECONDS
+from s3mount.kernel.operations import Operations
 
 DEADLINE = 10.0
+PART = spare(DEADLINE) / 3
+END = DEADLINE - 2 * PART
 
 
 class _Slow:
@@ -51,7 +54,7 @@ async def test_an_operation_of_several_requests_ends_in_time(
     with pytest.raises(FUSEError) as raised:
         await getattr(operations, verb)(*arguments[verb])
     assert raised.value.errno == errno.ETIMEDOUT
-    assert trio.current_time() - began == pytest.approx(DEADLINE + GRACE)
+    assert trio.current_time() - began == pytest.approx(END)
 
 
 async def lookup(operations: Operations, directory: int, name: bytes) -> int:
@@ -74,13 +77,14 @@ async def test_who_waited_for_a_directory_is_told_what_the_first_was_told(
     with pytest.raises(FUSEError):
         await operations.readdir(FileHandleT(1), 0, ReaddirToken())
     # The second one had a short try, for an endpoint that is back.
-    assert trio.current_time() - began == pytest.approx(DEADLINE + GRACE + TRY)
+    assert trio.current_time() - began == pytest.approx(END + PART)
+    assert trio.current_time() - began < DEADLINE
     # Another directory, and whoever asks later, has a deadline of its own.
     for directory, pause in ((2, 0.0), (1, SECONDS)):
         await trio.sleep(pause)
         began = trio.current_time()
         assert await lookup(operations, directory, b"a") == errno.ETIMEDOUT
-        assert trio.current_time() - began == pytest.approx(DEADLINE + GRACE)
+        assert trio.current_time() - began == pytest.approx(END)
 
 
 async def test_what_is_known_is_told_also_when_the_rest_was_late(
@@ -105,7 +109,7 @@ async def test_an_endpoint_that_is_back_is_noticed_by_the_next_one(
     assert await lookup(operations, 1, b"a") == errno.ETIMEDOUT
 
     async def answer(*_: object) -> Any:
-        await trio.sleep(TRY / 2)
+        await trio.sleep(PART / 2)
         return None, 1.0
 
     filesystem.lookup = answer  # type: ignore[method-assign]  # as above
