@@ -27,6 +27,7 @@ from scripts import demo_tree
 from tests.conftest import Bucket
 from tests.fault_proxy import FaultProxy, refuse
 from tests.markdown import Page
+from tests.modelled import Modelled, modelled
 from tests.mount.test_names import ROWS
 from tests.mounting import ROOT, SENT_ONCE, Mounts, has_ended, mounts_at, processes_with
 from tests.servers import Server
@@ -189,31 +190,35 @@ def test_keys_and_what_is_seen() -> None:
 
 
 @pytest.fixture(scope="module")
-def table_bucket(module_bucket: Bucket) -> Bucket:
-    module_bucket.put(
-        {f"logs/{number:04}.txt": b"a small file\n" for number in range(1000)}
-        | {"one.txt": b"1\n", "deep/er/file": b"deep\n", "big.bin": bytes(8 << 20)}
-    )
-    return module_bucket
+def table() -> Iterator[Modelled]:
+    objects = {f"logs/{number:04}.txt": b"a small file\n" for number in range(1000)}
+    more = {"one.txt": b"1\n", "deep/er/file": b"deep\n", "big.bin": bytes(8 << 20)}
+    with modelled(objects | more) as server:
+        yield server
 
 
 REQUESTS = README.section("Requests and money").table()
 
 
 @pytest.mark.parametrize("row", REQUESTS, ids=[row[0] for row in REQUESTS])
-def test_requests(row: list[str], table_bucket: Bucket, server: Server, mount: Mounts) -> None:
+def test_requests(row: list[str], table: Modelled, tmp_path: Path) -> None:
     """The counts are those of the last command of the row."""
-    mounted = mount(table_bucket.name, *SENT_ONCE, "--metadata-ttl", "1h")
-    what, lists, gets = row
-    for command in re.findall("`(.*?)`", what):
-        if not command.startswith("s3mount "):
-            server.reset()
-            # Some end with 1: nothing was found.
-            subprocess.run(
-                ["bash", "-c", command], cwd=mounted.path, stdout=subprocess.DEVNULL, check=False
-            )
-    expected = {"LIST": int(lists), "GET": int(gets)}
-    assert server.counts() == {kind: count for kind, count in expected.items() if count}
+    table.reset()
+    with Mounts(tmp_path, table) as mount:
+        mounted = mount(table.bucket, *SENT_ONCE, "--metadata-ttl", "1h")
+        what, lists, gets = row
+        for command in re.findall("`(.*?)`", what):
+            if not command.startswith("s3mount "):
+                table.reset()
+                # Some end with 1: nothing was found.
+                subprocess.run(
+                    ["bash", "-c", command],
+                    cwd=mounted.path,
+                    stdout=subprocess.DEVNULL,
+                    check=False,
+                )
+        expected = {"LIST": int(lists), "GET": int(gets)}
+        assert table.counts() == {kind: count for kind, count in expected.items() if count}
 
 
 def test_the_options_shown_have_these_defaults() -> None:

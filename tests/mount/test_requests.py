@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import Bucket
+from tests.modelled import Modelled, modelled
 from tests.mounting import SENT_ONCE, Mounted, Mounts
 from tests.servers import Server
 
@@ -27,12 +28,17 @@ def run(*command: str | Path, cwd: Path | None = None, status: int = 0) -> str:
     return done.stdout
 
 
-def settle(server: Server) -> None:
-    """Wait until no request has come for a while, and forget those that came."""
-    counts, since = server.counts(), time.monotonic()
-    while time.monotonic() < since + 0.3:
+def settle(server: Server, mounted: Mounted) -> None:
+    """Wait until no request has come for a while, and forget those that came.
+
+    The while is counted in answers of the daemon and the server: either may stand still.
+    """
+    counts, looks = server.counts(), 0
+    while looks < 50:
+        os.listdir(mounted.path)
+        looks += 1
         if (new := server.counts()) != counts:
-            counts, since = new, time.monotonic()
+            counts, looks = new, 0
     server.reset()
 
 
@@ -41,16 +47,19 @@ def exists(path: Path) -> bool:
 
 
 @pytest.fixture(scope="module")
-def wide_bucket(module_bucket: Bucket) -> Bucket:
+def wide() -> Iterator[Modelled]:
     """3,000 files in 3 directories."""
-    module_bucket.put(
-        {
-            f"dir{directory}/file{number:04}": b"%d\n" % number
-            for directory in range(DIRECTORIES)
-            for number in range(FILES)
-        }
-    )
-    return module_bucket
+    names = [f"dir{directory}/file{n:04}" for directory in range(DIRECTORIES) for n in range(FILES)]
+    with modelled({name: b"%d\n" % n for n, name in enumerate(names)}) as server:
+        yield server
+
+
+@pytest.fixture
+def wide_mounted(wide: Modelled, tmp_path: Path) -> Iterator[Mounted]:
+    """A mount of it, whose own requests are counted."""
+    wide.reset()
+    with Mounts(tmp_path, wide) as mounts:
+        yield mounts(wide.bucket, *HOUR)
 
 
 @pytest.fixture
@@ -71,16 +80,15 @@ def test_mounting_costs_one_list(bucket: Bucket, mount: Mounts) -> None:
     assert bucket.server.counts() == {"LIST": 1}
 
 
-def test_ls_of_3000_files(wide_bucket: Bucket, server: Server, mount: Mounts) -> None:
-    mounted = mount(wide_bucket.name, *HOUR)
-    lines = run("ls", "-lR", mounted.path).splitlines()
+def test_ls_of_3000_files(wide_mounted: Mounted, wide: Modelled) -> None:
+    lines = run("ls", "-lR", wide_mounted.path).splitlines()
     assert sum(line.startswith("-rw") for line in lines) == DIRECTORIES * FILES
-    counts = server.counts()
+    counts = wide.counts()
     assert set(counts) == {"LIST"}
     assert DIRECTORIES < counts["LIST"] <= DIRECTORIES + HANDFUL  # the mount's own among them
-    settle(server)
-    assert run("ls", "-lR", mounted.path).splitlines() == lines
-    assert server.counts() == {}
+    settle(wide, wide_mounted)
+    assert run("ls", "-lR", wide_mounted.path).splitlines() == lines
+    assert wide.counts() == {}
 
 
 @pytest.mark.parametrize(
@@ -96,17 +104,16 @@ def test_ls_of_3000_files(wide_bucket: Bucket, server: Server, mount: Mounts) ->
     ids=" ".join,
 )
 def test_a_walk_costs_a_list_a_directory(
-    command: list[str], wide_bucket: Bucket, server: Server, mount: Mounts
+    command: list[str], wide_mounted: Mounted, wide: Modelled
 ) -> None:
-    mounted = mount(wide_bucket.name, *HOUR)
-    server.reset()
-    assert run(*command, cwd=mounted.path) != "" or "+1M" in command
-    counts = server.counts()
+    wide.reset()
+    assert run(*command, cwd=wide_mounted.path) != "" or "+1M" in command
+    counts = wide.counts()
     assert set(counts) == {"LIST"}
     assert counts["LIST"] <= DIRECTORIES + HANDFUL
-    settle(server)
-    run(*command, cwd=mounted.path)
-    assert server.counts() == {}
+    settle(wide, wide_mounted)
+    run(*command, cwd=wide_mounted.path)
+    assert wide.counts() == {}
 
 
 def test_ls_of_an_empty_bucket(bucket: Bucket, mount: Mounts) -> None:
@@ -137,13 +144,12 @@ def test_stat_of_one_name(mounted: Mounted, server: Server) -> None:
     assert server.counts().total() <= 1
 
 
-def test_a_thousand_stats(wide_bucket: Bucket, server: Server, mount: Mounts) -> None:
-    mounted = mount(wide_bucket.name, *HOUR)
-    server.reset()
+def test_a_thousand_stats(wide_mounted: Mounted, wide: Modelled) -> None:
+    wide.reset()
     for number in range(FILES):
-        (mounted.path / f"dir1/file{number:04}").stat()
-    assert set(server.counts()) == {"LIST"}
-    assert server.counts()["LIST"] <= 3
+        (wide_mounted.path / f"dir1/file{number:04}").stat()
+    assert set(wide.counts()) == {"LIST"}
+    assert wide.counts()["LIST"] <= 3
 
 
 def test_missing_names_of_a_known_directory(mounted: Mounted, server: Server) -> None:
@@ -153,14 +159,13 @@ def test_missing_names_of_a_known_directory(mounted: Mounted, server: Server) ->
     assert server.counts() == {}
 
 
-def test_missing_names_in_the_dark(wide_bucket: Bucket, server: Server, mount: Mounts) -> None:
-    mounted = mount(wide_bucket.name, *HOUR)
-    server.reset()
-    assert not exists(mounted.path / "dir2/file0500.bak")
-    assert 1 <= server.counts().total() <= 2
-    server.reset()
-    assert not exists(mounted.path / "dir2/file0500.bak")
-    assert server.counts() == {}
+def test_missing_names_in_the_dark(wide_mounted: Mounted, wide: Modelled) -> None:
+    wide.reset()
+    assert not exists(wide_mounted.path / "dir2/file0500.bak")
+    assert 1 <= wide.counts().total() <= 2
+    wide.reset()
+    assert not exists(wide_mounted.path / "dir2/file0500.bak")
+    assert wide.counts() == {}
 
 
 def test_a_missing_directory(mounted: Mounted, server: Server) -> None:
