@@ -192,7 +192,7 @@ def _filesystem(
         scope=f"{config.endpoint_url or 'aws'}/{config.bucket}",
         connections=config.max_connections,
     )
-    readahead = Readahead(memory.limit, config.block_size)
+    readahead = Readahead(memory.limit, config.block_size, beside_cache=block_cache is not None)
     ahead = FilesAhead(tree, fetcher, metrics, config.readahead_files)
     return Filesystem(tree, fetcher, readahead, _look(config), ahead)
 

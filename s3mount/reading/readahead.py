@@ -9,6 +9,11 @@ from s3mount.reading.window import Limits
 
 # Of all buffers, what is never read ahead: it serves those who wait, and the cache's writer.
 RESERVE = 0.1
+# The same beside a cache on disk, whose writer holds blocks that were read. With less to spare the
+# next block rarely gets the place behind the one before it, and every second read is a copy.
+RESERVE_BESIDE_CACHE = 0.25
+# But as much as fills a connection to S3 is not given up for that.
+ENOUGH = 60 * 1024 * 1024
 # Blocks that the kernel's own readahead keeps each handle waiting for: two requests of 1 MiB.
 WAITED_FOR = 2
 # Runs under way at once that a full window is worth: with 25 ms to the first byte and 90 MB/s
@@ -20,9 +25,12 @@ LONGEST_RUN = 8 * 1024 * 1024
 class Readahead:
     """The share of each handle, equal for all that read ahead."""
 
-    def __init__(self, memory: int, block_size: int) -> None:
-        """`memory`: bytes of all buffers."""
+    def __init__(self, memory: int, block_size: int, *, beside_cache: bool = False) -> None:
+        """`memory`: bytes of all buffers; `beside_cache`: a cache on disk is written from them."""
         self._budget = int(memory * (1 - RESERVE))
+        if beside_cache:
+            most = int(memory * (1 - RESERVE_BESIDE_CACHE))
+            self._budget = max(most, min(self._budget, ENOUGH))
         self._waited_for = WAITED_FOR * block_size
         # To the nearest block: at the default, a mebibyte more or less that the process takes would
         # make the difference of a quarter in requests.
