@@ -314,7 +314,7 @@ def test_replaced_under_a_running_reader(bucket: Bucket, proxy: FaultProxy, moun
     """cat(1) gives the old bytes up to some place, and then fails; it never mixes."""
     old, new = os.urandom(8 * BLOCK), os.urandom(8 * BLOCK)
     bucket.put({"file": old})
-    mounted = mount(bucket.name, *HOUR, cache=None, endpoint_url=proxy.endpoint_url)
+    mounted = mount(bucket.name, *HOUR, *SENT_ONCE, cache=None, endpoint_url=proxy.endpoint_url)
     mounted.expect("was replaced or deleted while it was read")
 
     proxy.on("GET", after(lambda: bucket.put({"file": new})), times=1)

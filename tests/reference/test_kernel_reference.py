@@ -21,7 +21,7 @@ from tests.reference.history import History, Version
 
 KEYS = ("a", "a/a", "a/b", "a/b/c", "a-", "a0", "b", "b/a", "b/b/a")
 SIZES = (0, 1, 1000, 4097, 200_000, 1_500_000)
-STEPS = 1200
+STEPS = 600
 # The kernel counts the age of an answer from when it has it, in ticks of its own.
 TICKS = 0.02
 
