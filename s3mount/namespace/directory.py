@@ -123,6 +123,10 @@ class Directory:
 
         Returns the entries that thereby lost their ino.
         """
+        if not self.entries.names and not self.known:
+            self._insert({**dict.fromkeys(chapter.directories), **chapter.files}, chapter)
+            self._learn(chapter, time)
+            return []
         lost: list[Lost] = []
         for lo, hi in self.known.older(chapter.lo, chapter.hi, time):
             is_all = lo == chapter.lo and hi == chapter.hi
@@ -148,10 +152,13 @@ class Directory:
                 self._lose(i, lost)
                 self.entries.set_directory(i, is_directory=True)
         self._insert(new, chapter)
+        self._learn(chapter, time)
+        return lost
+
+    def _learn(self, chapter: Chapter, time: float) -> None:
         if chapter.lo == START:
             self.marker = chapter.marker
         self.known.learn(chapter.lo, chapter.hi, time)
-        return lost
 
     def forget(self, name: str) -> None:
         """Nothing is known of `name` any more; the next look asks S3."""
@@ -236,7 +243,7 @@ class Directory:
             return
         entries = self.entries
         names = sorted(new, key=shown_at)
-        i = entries.at(shown_at(names[0]))
+        i = entries.at(shown_at(names[0])) if entries.names else 0
         if i == len(entries) or shown_at(names[-1]) < shown_at(entries.names[i]):
             entries.insert(i, [(n, new[n], n in chapter.directories) for n in names])
             return

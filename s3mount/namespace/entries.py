@@ -18,7 +18,7 @@ import re
 import struct
 from array import array
 from bisect import bisect_left
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 from s3mount.model import ObjectInfo
 
@@ -31,9 +31,12 @@ _CLASS_SHIFT = 2  # above the two bits: which storage class
 # MD5 of the object, or of its parts' MD5s and their number:
 # https://docs.aws.amazon.com/AmazonS3/latest/API/API_Object.html
 _PLAIN_ETAG = re.compile(r'"([0-9a-f]{32})(?:-([1-9][0-9]{0,8}))?"')
+_MD5_LENGTH = 34  # with its quotes
+_MD5S = re.compile(r'(?:"[0-9a-f]{32}")+')
 _ETAG = struct.Struct("<16sI")
+_NO_PARTS = "00000000"  # the part count 0 of `_ETAG` in hex
 _ODD = 0xFFFFFFFF  # the part count of an ETag of another form: kept by name
-_NO_ETAG = bytes(_ETAG.size)
+_NO_FILE = ObjectInfo("", 0, '"' + "0" * 32 + '"', 0)  # what is packed where there is none
 
 _PACKED = struct.Struct("<III")  # rows, bytes of the head, bytes of the names
 _DIRECTORY_KINDS = bytes(kind for kind in range(256) if kind & _DIRECTORY)
@@ -147,30 +150,22 @@ class Entries:
 
     # --- many rows ------------------------------------------------------------------
 
-    def insert(self, i: int, rows: Iterable[tuple[str, ObjectInfo | None, bool]]) -> None:
+    def insert(self, i: int, rows: Sequence[tuple[str, ObjectInfo | None, bool]]) -> None:
         """New rows before the row `i`: (name, file, is a directory), in order."""
-        names, kinds, sizes, mtimes, etags = [], bytearray(), array("q"), array("q"), bytearray()
-        for name, info, is_directory in rows:
-            names.append(name)
-            kind = 0
-            if is_directory:
-                kind = _DIRECTORY
-                self.directories += 1
-            if info is None:
-                sizes.append(0)
-                mtimes.append(0)
-                etags += _NO_ETAG
-            else:
-                kind |= _file_kind(info)
-                sizes.append(info.size)
-                mtimes.append(info.mtime_ns)
-                etags += self._packed(name, info.etag)
-            kinds.append(kind)
+        names = [name for name, _, _ in rows]
+        files = [info or _NO_FILE for _, info, _ in rows]
+        self.directories += sum([is_directory for _, _, is_directory in rows])
         self.names[i:i] = names
-        self._kinds[i:i] = kinds
-        self._sizes[i:i] = sizes
-        self._mtimes[i:i] = mtimes
-        self._etags[i * _ETAG.size : i * _ETAG.size] = etags
+        self._kinds[i:i] = bytes(
+            [
+                (_DIRECTORY if is_directory else 0) | (_file_kind(info) if info else 0)
+                for _, info, is_directory in rows
+            ]
+        )
+        self._sizes[i:i] = array("q", [info.size for info in files])
+        self._mtimes[i:i] = array("q", [info.mtime_ns for info in files])
+        at = i * _ETAG.size
+        self._etags[at:at] = self._all_packed(names, [info.etag for info in files])
         self._inos[i:i] = array("Q", bytes(8 * len(names)))
 
     def drop_empty(self, i: int, j: int) -> None:
@@ -232,6 +227,13 @@ class Entries:
         return True
 
     # --- ETags ----------------------------------------------------------------------
+
+    def _all_packed(self, names: list[str], etags: list[str]) -> bytes:
+        """The same for many names: in one step where all are MD5s, as most are."""
+        text = "".join(etags)
+        if set(map(len, etags)) == {_MD5_LENGTH} and _MD5S.fullmatch(text) and not self._odd:
+            return bytes.fromhex(text[1:-1].replace('""', _NO_PARTS) + _NO_PARTS)
+        return b"".join(map(self._packed, names, etags))
 
     def _packed(self, name: str, etag: str) -> bytes:
         plain = _PLAIN_ETAG.fullmatch(etag)

@@ -41,9 +41,15 @@ class Known:
         self._his: list[str] = []
         self._times: list[float] = []
 
+    def __bool__(self) -> bool:
+        return bool(self._los)
+
     def learn(self, lo: str, hi: str, time: float) -> None:
         """All of [lo, hi) is known as of `time`; what was known of it before is replaced."""
         if lo >= hi:
+            return
+        if not self._los:
+            self._insert(0, lo, hi, time)
             return
         self.forget(lo, hi)
         i = bisect_left(self._los, lo)

@@ -95,17 +95,25 @@ def flat(page: ListPage, prefix: str, lo: str) -> list[Chapter]:
     cut = len(prefix)
     hi = END if page.next_token is None else max(after(page.last[cut:]), lo)
     chapters = _begun(prefix, lo, hi)
+    chapter: Chapter | None = chapters[""]
+    directory, length = "", 0  # of the chapter: most keys go on in the one of the key before
     for info in page.objects:
         suffix = info.key[cut:]
         if suffix < lo:
             continue
-        directory, _, name = suffix.rpartition(DELIMITER)
-        directory += DELIMITER if len(directory) < len(suffix) - len(name) else ""
-        chapter = chapters.get(directory) or _open_chapter(chapters, prefix, directory, lo, hi)
+        behind = suffix.rfind(DELIMITER) + 1
+        if behind != length or not suffix.startswith(directory):
+            directory, length = suffix[:behind], behind
+            found = chapters.get(directory)
+            chapter = found or _open_chapter(chapters, prefix, directory, lo, hi)
         if chapter is None:
             chapters[""].hidden += 1
-        elif name:
-            _add_file(chapter, name, info)
+        elif name := suffix[behind:]:
+            # What `is_showable` says of most, without asking it: a call costs as much as the rest.
+            if len(name) * 4 <= NAME_MAX and name[0] != "." and "\0" not in name:
+                chapter.files[name] = info
+            else:
+                _add_file(chapter, name, info)
         else:
             chapter.marker = info
     return list(chapters.values())

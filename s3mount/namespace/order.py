@@ -159,7 +159,9 @@ def _subdirectories(
     """The same for directories alone: their prefixes."""
     for below in _below(directories, prefix, not_before, behind):
         yield below
-        yield from _subdirectories(directories, below, not_before, "")
+        directory = directories.get(below)
+        if directory is not None and directory.entries.directories:  # most have none: no generator
+            yield from _subdirectories(directories, below, not_before, "")
 
 
 def _names(

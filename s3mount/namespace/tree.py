@@ -176,9 +176,10 @@ class Tree:
         now = trio.current_time()
         lo = hi = ""
         ttl = 0.0
+        i, rows = -1, entries.names
         for at, name in enumerate(names):
-            i = entries.find(name)
-            if i < 0:
+            i += 1  # mostly they are the rows one after the other
+            if not (i < len(rows) and rows[i] == name) and (i := entries.find(name)) < 0:
                 continue
             position = shown_at(name)
             if not (lo <= name and position < hi):  # else both are as old as the name before
@@ -191,7 +192,9 @@ class Tree:
                     lo = hi = ""
                 ttl = max(0.0, learned + self._metadata_ttl - now)
                 self.refresher.used(directory, name, learned)
-            yield Shown(at, self._node(parent, name, i), ttl, entries.size_and_mtime(i))
+            node = self._node(parent, name, i)
+            # Its own constructor is a function in Python.
+            yield tuple.__new__(Shown, (at, node, ttl, entries.size_and_mtime(i)))
 
     def listing(self, parent: Node) -> Listing:
         """A fresh walk through the entries of the directory `parent`."""
@@ -372,7 +375,7 @@ class Tree:
                 ino = self.inodes.new_ino()
                 entries.set_ino(row, ino)
             node = Node(ino, parent, name)
-            if entries.is_directory(row):
+            if entries.directories and entries.is_directory(row):
                 node.directory = self._directories.have(parent.directory.prefix + shown_at(name))
                 node.directory.ino = ino
         return node

@@ -18,19 +18,19 @@ from s3mount.errors import BadReply
 from s3mount.model import ListPage, ObjectInfo
 from s3mount.s3.replies import decoded
 
-# key, day, hour, minute, second, ETag, size, storage class: as text.
-_Found = tuple[str, str, str, str, str, str, str, str]
+# key, time to the second, ETag, size, storage class: as text.
+_Found = tuple[str, str, str, str, str]
 
 _OBJECT = re.compile(
     r"<Contents>\s*<Key>([^<&]*)</Key>\s*"
-    r"<LastModified>(\d{4}-\d\d-\d\d)T(\d\d):(\d\d):(\d\d)[^<]*</LastModified>\s*"
+    r"<LastModified>(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)[^<]*</LastModified>\s*"
     r"<ETag>([^<]*)</ETag>\s*"
     r"(?:<Checksum\w+>[^<]*</Checksum\w+>\s*)*"
     r"<Size>(\d+)</Size>\s*"
     r"<StorageClass>(\w*)</StorageClass>\s*"
     r"</Contents>"
 )
-_TIME = re.compile(r"(\d{4}-\d\d-\d\d)T(\d\d):(\d\d):(\d\d).*")
+_TIME = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d).*")
 # What must not hide between the objects, where the quick way does not look.
 _FIELDS = ("<CommonPrefixes", "<IsTruncated", "<NextContinuationToken", "<EncodingType")
 
@@ -77,31 +77,41 @@ def _found(contents: ElementTree.Element, skip: int) -> _Found:
     match = _TIME.fullmatch(fields["LastModified"])
     if match is None:
         raise ValueError(f"LastModified {fields['LastModified']!r}")
-    day, hour, minute, second = match.groups()
     storage_class = fields.get("StorageClass", "")
-    key, etag, size = fields["Key"], fields["ETag"], fields["Size"]
-    return key, day, hour, minute, second, etag, size, storage_class
+    return fields["Key"], match[1], fields["ETag"], fields["Size"], storage_class
 
 
 def _objects(found: list[_Found], encoded: bool) -> Iterable[ObjectInfo]:
+    times: dict[str, int] = {}  # many of a page are often of one second
     days: dict[str, int] = {}
-    for key_sent, day, hour, minute, second, etag, size, storage_class in found:
+    for key_sent, time, etag, size, storage_class in found:
         key = decoded(key_sent) if encoded else key_sent
         if key is None:
             continue
-        midnight = days.get(day)
-        if midnight is None:
-            date = int(day[:4]), int(day[5:7]), int(day[8:])
-            midnight = days[day] = timegm((*date, 0, 0, 0))
-        # Whole seconds, as HEAD and GET tell: an mtime must not depend on who told it.
-        seconds = midnight + int(hour) * 3600 + int(minute) * 60 + int(second)
+        mtime_ns = times.get(time)
+        if mtime_ns is None:
+            mtime_ns = times[time] = _mtime_of(time, days)
         yield ObjectInfo(
             key,
             int(size),
             etag.replace("&quot;", '"') if "&" in etag else etag,
-            seconds * 1_000_000_000,
+            mtime_ns,
             storage_class or "STANDARD",
         )
+
+
+def _mtime_of(time: str, days: dict[str, int]) -> int:
+    """Such as "2026-11-21T07:56:42" in nanoseconds since the epoch; `days` keeps midnights.
+
+    Whole seconds, as HEAD and GET tell: an mtime must not depend on who told it.
+    """
+    day = time[:10]
+    midnight = days.get(day)
+    if midnight is None:
+        date = int(day[:4]), int(day[5:7]), int(day[8:])
+        midnight = days[day] = timegm((*date, 0, 0, 0))
+    seconds = int(time[11:13]) * 3600 + int(time[14:16]) * 60 + int(time[17:])
+    return (midnight + seconds) * 1_000_000_000
 
 
 def error_fields(body: bytes) -> dict[str, str]:
