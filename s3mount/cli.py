@@ -50,6 +50,10 @@ OK, FAILED, WRONG_USAGE, INTERRUPTED = 0, 1, 2, 130
 # mount(8), EXIT STATUS
 HELPER_WRONG_USAGE, HELPER_FAILED = 1, 32
 
+# Objects made beyond those freed until garbage is looked for. A file that is read leaves some 100
+# behind that refer to each other; with Python's 700 the search takes a tenth of the time.
+GC_THRESHOLD = 5_000
+
 _USAGE = "s3mount [OPTION...] BUCKET[/PREFIX] MOUNTPOINT"
 _DESCRIPTION = """\
 Mount an S3 bucket at a directory. BUCKET may also be s3://BUCKET/PREFIX, an
@@ -353,6 +357,7 @@ def _start(call: Call) -> int:
             ready()
             sd_notify.notify(address, f"READY=1\nMAINPID={os.getpid()}")
             gc.freeze()
+            gc.set_threshold(GC_THRESHOLD, 10, 10)
             gc.enable()
 
         def stopping() -> None:

@@ -39,6 +39,7 @@ from s3mount.namespace.inodes import Node
 from s3mount.namespace.listing import NAME_MAX
 from s3mount.namespace.readdir import Listing
 from s3mount.namespace.tree import Found, Tree
+from s3mount.reading.failures import Failures
 from s3mount.reading.fetcher import Fetcher
 from s3mount.reading.handle import Handle
 from s3mount.reading.readahead import Readahead
@@ -47,8 +48,6 @@ from s3mount.reading.readahead import Readahead
 # allocates a buffer of this size for every open(), so 1 MiB would slow thousands of small files.
 BLKSIZE = 128 * 1024
 
-# The kernel's second try comes within milliseconds.
-FAILURE_SECONDS = 0.5
 # Answers that are remembered for the sake of a read that fails: those of a second or two.
 _ANSWERS_KEPT = 1024
 # Versions that a read goes through, each gone when its bytes were asked for, until it gives up.
@@ -91,35 +90,14 @@ class Look:
 
 
 class _File:
-    """One open file, and the reads of it that failed a moment ago.
+    """One open file."""
 
-    When a readahead fails, the kernel asks a second time for the page that somebody waits
-    for (filemap_read_folio), and only then tells the program. Without a memory of the first
-    answer, read(2) would last two deadlines; and where the start of what was asked for is here
-    and the rest is gone, it would go on page by page, and give a part instead of the error.
-    """
-
-    __slots__ = ("_failures", "handle", "node")
+    __slots__ = ("failures", "handle", "node")
 
     def __init__(self, node: Node, handle: Handle) -> None:
         self.node = node
         self.handle = handle
-        self._failures: list[tuple[int, int, float, RequestError | Stale]] = []
-
-    def remember(self, offset: int, size: int, failure: RequestError | Stale) -> None:
-        """The read of these bytes failed."""
-        until = trio.current_time() + FAILURE_SECONDS
-        self._failures = [*self._failures[-7:], (offset, offset + size, until, failure)]
-
-    def recall(self, offset: int) -> RequestError | Stale | None:
-        """The failure that a read from `offset` on just had; once."""
-        now = trio.current_time()
-        for each in self._failures:
-            start, stop, until, failure = each
-            if start <= offset < stop and now < until:
-                self._failures.remove(each)
-                return failure
-        return None
+        self.failures = Failures()
 
 
 class _Directory:
@@ -259,17 +237,24 @@ class Filesystem:
             yield Entry("..", parent, self._attr(parent, 0.0), 2)
         first = max(0, cursor - 2)
         asked = ttl = -1.0
+        look, mode = self._look, stat.S_IFREG | self._look.file_mode
         names = map(listing.names.__getitem__, range(first, len(listing.names)))
         for at, child, good, file in self._tree.shown(node, names, listing.not_before):
             if good != asked:
                 asked, ttl = good, self._tree.refresher.ask_again_in(good)
-            attr = self._attr(child, ttl) if file is None else self._file_attr(child, file, ttl)
-            yield Entry(child.name, child, attr, first + at + 3)
+            # As `_attr`, and without its call, and the constructors' in Python: of thousands of
+            # names these are the most of the work.
+            if file is None:
+                attr = self._attr(child, ttl)
+            else:
+                attr = tuple.__new__(Attr, (child.ino, mode, 1, look.uid, look.gid, *file, ttl))
+            yield tuple.__new__(Entry, (child.name, child, attr, first + at + 3))
 
     def taken(self, entry: Entry) -> None:
         """The kernel took the entry: it counts as a lookup, except for "." and ".."."""
-        if entry.cursor > 2:
-            self._tree.inodes.remember(entry.node)
+        _, node, _, cursor = entry
+        if cursor > 2:
+            self._tree.inodes.remember(node)
 
     def releasedir(self, fh: int) -> None:
         """The directory handle was closed."""
@@ -286,13 +271,28 @@ class Filesystem:
     def open(self, ino: int) -> int:
         """A handle on the version that the inode stands for. Costs no request."""
         node = self._node(ino)
-        if node.info is None:
+        info = node.info
+        if info is None:
             raise IsADirectory(f"{node.name!r} is a directory")
         self._tree.used(node)
         self._ahead.opened(node)
         fh = next(self._handles)
-        self._files[fh] = _File(node, Handle(node.info, self._fetcher, self._readahead))
+        self._files[fh] = _File(node, Handle(info, self._fetcher, self._readahead))
         return fh
+
+    def known_bytes(self, fh: int, offset: int, size: int) -> memoryview | None:
+        """The same as `read`, of a whole small file that is here; None when there is more to do."""
+        file = self._file(fh)
+        if file.failures or self._untold:
+            return None
+        info = file.node.info
+        if info is None or not file.handle.info.is_same_version(info):
+            return None
+        data = file.handle.whole(offset, size)
+        if data is not None:
+            file.node.was_read = True
+            self._answered.append((file.node.ino, offset, offset + len(data)))
+        return data
 
     async def read(self, fh: int, offset: int, size: int) -> memoryview:
         """The bytes from `offset` on: `size` of them, fewer only at the end of the file.
@@ -300,22 +300,23 @@ class Filesystem:
         The buffer is good until the caller next awaits. Raises `Stale` when the version
         is gone from the bucket, and any `RequestError`.
         """
-        file = self._files.get(fh)
-        if file is None:
-            raise BadHandle(f"no open file has the handle {fh}")
-        if (failure := file.recall(offset)) is not None:
+        known = self.known_bytes(fh, offset, size)
+        if known is not None:
+            return known
+        file = self._file(fh)
+        if (failure := file.failures.recall(offset)) is not None:
             raise failure.with_traceback(None)
         ino = file.node.ino
         try:
             data = await self._read(file.node, file.handle, offset, size)
         except RequestError as error:
-            file.remember(offset, size, error)
+            file.failures.remember(offset, size, error)
             raise
         except Stale as error:
             # Behind pages that it has, the kernel reads ahead, and more than it was asked for:
             # what is here of that is still good, page by page.
             if not any(i == ino and start < offset <= stop for i, start, stop in self._answered):
-                file.remember(offset, size, error)
+                file.failures.remember(offset, size, error)
             raise
         self._answered.append((ino, offset, offset + len(data)))
         return data
@@ -410,6 +411,12 @@ class Filesystem:
         if node.directory is None:
             raise NotADirectory(f"{node.name!r} is a file")
         return node
+
+    def _file(self, fh: int) -> _File:
+        file = self._files.get(fh)
+        if file is None:
+            raise BadHandle(f"no open file has the handle {fh}")
+        return file
 
     def _open_directory(self, fh: int) -> _Directory:
         directory = self._directories.get(fh)

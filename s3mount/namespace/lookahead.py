@@ -18,6 +18,7 @@ Pure: knows no names, no clock, no requests.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
@@ -183,6 +184,8 @@ class InOrder(Generic[P]):
 PROOF = 2
 # How far a step may go while nothing is proven; afterwards, as far as was fetched, and this.
 REACH = 3
+# Places looked up at once: going on from one costs more than the next.
+CHUNK = 16
 STREAKS_KEPT = 8
 # Opened files that are remembered, so as not to fetch ahead of one reader what another has
 # read: `xargs -P 8` gives each a batch, and at its end each runs into the next one's.
@@ -197,6 +200,7 @@ class Streak(Generic[P]):
     order: Following[P] | None = None  # None: suspected only, any order may prove right
     steps: int = 0
     upcoming: dict[P, bool] = field(default_factory=dict)  # in order; True: was asked for
+    beyond: deque[P] = field(default_factory=deque)  # what follows `upcoming`, in part
     passed: dict[P, bool] = field(default_factory=dict)  # left behind lately, not opened
     opened: int = 0  # lately; halved with `skipped` from time to time
     skipped: int = 0
@@ -273,6 +277,7 @@ class Streaks(Generic[P]):
             return False
         streak.order = order
         streak.upcoming.clear()  # another order's
+        streak.beyond.clear()
         return True
 
     def _advance(self, streak: Streak[P], place: P, is_again: bool) -> list[P]:
@@ -283,9 +288,12 @@ class Streaks(Generic[P]):
         doublings = min(streak.steps - PROOF, self._most.bit_length())
         want = min(self._most, 1 << doublings) if doublings >= 0 and not streak.is_sparse else 0
         missing = want + REACH - len(streak.upcoming)
-        if missing > 0:
-            last = next(reversed(streak.upcoming), place)
-            streak.upcoming.update(dict.fromkeys(streak.order(last, missing), False))
+        beyond = streak.beyond
+        if missing > len(beyond):
+            last = beyond[-1] if beyond else next(reversed(streak.upcoming), place)
+            beyond.extend(streak.order(last, max(missing, CHUNK)))
+        for _ in range(min(missing, len(beyond))):
+            streak.upcoming[beyond.popleft()] = False
         asked = [
             p
             for p, was_asked in islice(streak.upcoming.items(), want)

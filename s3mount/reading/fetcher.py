@@ -128,6 +128,20 @@ class Fetcher:
         for block in blocks.values():
             self._memory.spend(block)
 
+    def whole(self, content: Content) -> memoryview | None:
+        """All bytes of a file of one block, when they are here; None otherwise.
+
+        The reader takes them all. The buffer is good until the caller next awaits.
+        """
+        block = content.blocks.get(0)
+        size = content.info.size
+        if block is None or size > self.geometry.block_size:
+            return None
+        if block.have != self.geometry.full_mask(0, size):
+            return None
+        self._memory.spend(block)
+        return block.buffer[:size]
+
     async def read(self, content: Content, start: int, stop: int, *, goes_on: bool) -> memoryview:
         """The bytes [start, stop), which lie within the object.
 
@@ -234,18 +248,23 @@ class Fetcher:
 
     async def _bring(self, content: Content, run: Run, ask_cache: bool) -> None:
         """Bring what took off: from the cache what it has, the rest from S3."""
-        failure: Exception = Unreachable("the mount is ending")
+        failure: Exception | None = None
         try:
             with run.scope:
                 if ask_cache and self._rows is not None:
                     await self._from_cache(self._rows, content, run)
                 if run.left:
-                    failure = await self._from_s3(content, run)
+                    received = await self._from_s3(content, run)
+                    if run.left:
+                        failure = BadReply(
+                            f"{content.info.key!r}: {received} bytes came of a range that has more"
+                        )
         except Exception as error:  # noqa: BLE001  whatever it is, those who wait get it
             failure = error
         finally:
             content.runs.discard(run)
             for part in run.left:
+                failure = failure or Unreachable("the mount is ending")
                 self._come_down(content, part, None if run.is_dropped else failure)
 
     async def _from_cache(self, rows: Rows, content: Content, run: Run) -> None:
@@ -255,8 +274,8 @@ class Fetcher:
         for parts in rest[1:]:
             self._launch(content, Run(parts, urgent=run.urgent), ask_cache=False)
 
-    async def _from_s3(self, content: Content, run: Run) -> Exception:
-        """One ranged GET for the run; returns what to tell those who wait for what did not come."""
+    async def _from_s3(self, content: Content, run: Run) -> int:
+        """One ranged GET for the run; returns how many bytes came."""
         await self._gate.enter(run)
         try:
             try:
@@ -269,9 +288,7 @@ class Fetcher:
                 reply = await self._get(content, run, content.version_id)
         finally:
             self._gate.leave()
-        return BadReply(
-            f"{content.info.key!r}: {reply.received} bytes came of a range that has more"
-        )
+        return reply.received
 
     async def _get(self, content: Content, run: Run, version_id: str | None) -> RangeReply:
         """One GET of what is left of the run, pinned to the content's version.

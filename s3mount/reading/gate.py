@@ -38,10 +38,14 @@ class Gate:
 
     async def enter(self, run: Run) -> None:
         """Wait for a connection; `leave` must follow, unless this is cancelled."""
+        limit = self._connections if run.urgent else self._for_all
+        if self._inside < limit and not self._urgent and (run.urgent or not self._others):
+            self._inside += 1  # the usual case
+            return
         admitted = run.admitted = trio.Event()
         (self._urgent if run.urgent else self._others)[run] = None
         self._admit()
-        if admitted.is_set():  # the usual case costs no turn of the scheduler
+        if admitted.is_set():
             return
         try:
             await admitted.wait()

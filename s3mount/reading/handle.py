@@ -21,7 +21,9 @@ class Handle:
         self._readahead = readahead
         self._is_streaming = False
         self._under_way = 0  # reads that were not answered yet
-        self._open(info)
+        self._window: Window | None = None  # from the first read on that has to wait
+        self._content = fetcher.content(info)
+        self._content.readers += 1
 
     @property
     def info(self) -> ObjectInfo:
@@ -31,7 +33,15 @@ class Handle:
     def switch(self, info: ObjectInfo) -> None:
         """Read this version from now on."""
         self._leave_content()
-        self._open(info)
+        self._window = None
+        self._content = self._fetcher.content(info)
+        self._content.readers += 1
+
+    def whole(self, offset: int, size: int) -> memoryview | None:
+        """The answer to a read of a whole small file that is here, without waiting; else None."""
+        if offset or size < self._content.info.size:
+            return None
+        return self._fetcher.whole(self._content)
 
     async def read(self, offset: int, size: int) -> memoryview:
         """The bytes from `offset` on, `size` or as many as the object has.
@@ -43,7 +53,11 @@ class Handle:
         if offset >= end:
             return memoryview(b"")
         alone = not self._under_way
-        plan = self._window.read(offset, size, end, self._readahead.limits, alone=alone)
+        window = self._window
+        if window is None:
+            geometry = self._fetcher.geometry
+            window = self._window = Window(geometry.block_size, geometry.sector_size)
+        plan = window.read(offset, size, end, self._readahead.limits, alone=alone)
         start, stop = plan.demand
         if plan.ahead or stop > offset + size:
             # Before what is read ahead; otherwise `read` below asks for it.
@@ -86,14 +100,8 @@ class Handle:
                 plan.stream.fell_short(start, reached)
                 break
 
-    def _open(self, info: ObjectInfo) -> None:
-        geometry = self._fetcher.geometry
-        self._content = self._fetcher.content(info)
-        self._content.readers += 1
-        self._window = Window(geometry.block_size, geometry.sector_size)
-
     def _leave_content(self) -> None:
-        for start, stop in self._window.wanted:
+        for start, stop in self._window.wanted if self._window is not None else ():
             self._disclaim(start, stop)
         self._content.readers -= 1
 

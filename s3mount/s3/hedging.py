@@ -36,7 +36,7 @@ from s3mount.metrics import Metrics
 from s3mount.model import ListPage, ObjectInfo, RangeReply
 from s3mount.s3.bucket import Bucket, OnFilled
 from s3mount.s3.errors import BodyInterrupted
-from s3mount.s3.patience import Patience
+from s3mount.s3.patience import LEAST, Patience
 
 log = logging.getLogger(__name__)
 
@@ -83,7 +83,7 @@ class _Race(ABC, Generic[T]):
         self.lost = 0  # how often it was sent again for being silent
         self.took = False  # whether anything of later requests was made use of
         self._is_first_over = False
-        self._changed = trio.Event()
+        self._changed: Callable[[], None] = lambda: None  # wakes who waits for later requests
 
     kind: Hashable  # of what it waits for
     may_hedge = True
@@ -135,8 +135,8 @@ class _Race(ABC, Generic[T]):
                 if first_error is not None and not self.took:
                     raise first_error.with_traceback(None)
                 raise self.failure(errors[-1] if errors else Unreachable("nothing was answered"))
-            self._changed = trio.Event()
-            await self._changed.wait()
+            self._changed = (changed := trio.Event()).set
+            await changed.wait()
 
     async def go_again(self, attempt: _Attempt[T]) -> None:
         """Send a later request, in a task of its own."""
@@ -153,7 +153,7 @@ class _Race(ABC, Generic[T]):
             log.exception("a request sent again failed: this is a bug, please report it")
             attempt.error = Unreachable(f"internal error: {error!r}")
         finally:
-            self._changed.set()
+            self._changed()
 
     def hear(self) -> float:
         """Note that a request delivered something: the seconds since the last time."""
@@ -168,7 +168,7 @@ class _Race(ABC, Generic[T]):
         for other in self.later:
             if other is not attempt:
                 other.scope.cancel()
-        self._changed.set()
+        self._changed()
 
     def end(self) -> None:
         """The call is over."""
@@ -177,9 +177,9 @@ class _Race(ABC, Generic[T]):
 
     def look(self, now: float, patience: Patience) -> None:
         """Send a later request if it is time."""
-        if not self.may_ask:
-            return
         silent = now - max(self.heard, self.sent)
+        if not self.may_ask or silent < LEAST:  # nothing is late that soon
+            return
         is_lost = silent >= patience.lost_after(self.kind, self.lost)
         if (
             self.may_hedge
@@ -412,8 +412,7 @@ class Hedging:
         on_filled: OnFilled | None = None,
     ) -> RangeReply:
         """See `Bucket.get_range`."""
-        pin = etag, version_id
-        race = _Body(self, key, start, into, pin=pin, on_filled=on_filled)
+        race = _Body(self, key, start, into, pin=(etag, version_id), on_filled=on_filled)
         self._begin(race)
         try:
             return await race.run()

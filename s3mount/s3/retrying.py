@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import logging
 import random
-from collections import deque
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -59,23 +58,6 @@ def pause(error: RequestError, attempt: int, fraction: float) -> float:
     return max(wait, error.retry_after) if isinstance(error, RetryLater) else wait
 
 
-class Latencies:
-    """How long recent answers took, by kind ("get": until the first buffer was whole)."""
-
-    def __init__(self, keep: int = 128) -> None:
-        self._keep = keep
-        self._recent: dict[str, deque[float]] = {}
-
-    def observe(self, kind: str, seconds: float) -> None:
-        """Remember one; the oldest goes."""
-        self._recent.setdefault(kind, deque(maxlen=self._keep)).append(seconds)
-
-    def quantile(self, kind: str, fraction: float) -> float | None:
-        """The latency that `fraction` of the recent ones stayed below; None: none known."""
-        recent = sorted(self._recent.get(kind, ()))
-        return recent[min(int(fraction * len(recent)), len(recent) - 1)] if recent else None
-
-
 class Retrying:
     """See the module, and `Bucket` for the methods: they raise `DeadlineExceeded` besides.
 
@@ -96,7 +78,6 @@ class Retrying:
         self._deadline = deadline
         self._metrics = metrics
         self._jitter = jitter
-        self.latencies = Latencies()
 
     def __repr__(self) -> str:
         return f"<Retrying {self._bucket!r}>"
@@ -112,7 +93,7 @@ class Retrying:
 
     async def head(self, key: str) -> ObjectInfo:
         """See `Bucket.head`."""
-        return await self._until_done("head", f"HEAD of {key!r}", lambda: self._bucket.head(key))
+        return await self._until_done(f"HEAD of {key!r}", lambda: self._bucket.head(key))
 
     async def list_page(
         self,
@@ -126,11 +107,9 @@ class Retrying:
         """See `Bucket.list_page`; an empty page is the last one."""
         what = f"the listing of {prefix!r}"
         ask = partial(self._bucket.list_page, prefix, delimiter=delimiter, max_keys=max_keys)
-        page = await self._until_done(
-            "list", what, partial(ask, start_after=start_after, token=token)
-        )
+        page = await self._until_done(what, partial(ask, start_after=start_after, token=token))
         while page.next_token is not None and not page.last:
-            page = await self._until_done("list", what, partial(ask, token=page.next_token))
+            page = await self._until_done(what, partial(ask, token=page.next_token))
         return page
 
     async def get_range(
@@ -146,16 +125,15 @@ class Retrying:
         """See `Bucket.get_range`; `received` counts all the answers together."""
         body = _Body(key, start, into, pin=(etag, version_id), on_filled=on_filled)
         attempt, last_error = 0, None
-        with trio.move_on_after(self._deadline) as scope:
-            while True:
-                began, progress = trio.current_time(), body.told
-                log.debug("GET of %r from %d", key, start)
+        with trio.CancelScope(deadline=trio.current_time() + self._deadline) as scope:
 
-                def filled(index: int, began: float = began) -> None:
-                    if body.told == body.first:
-                        self.latencies.observe("get", trio.current_time() - began)
+            def filled(index: int) -> None:
+                if body.tell(index):  # else there is nothing left to wait for
                     scope.deadline = trio.current_time() + self._deadline
-                    body.tell(index)
+
+            while True:
+                progress = body.told
+                log.debug("GET of %r from %d", key, start)
 
                 try:
                     return await body.once(self._bucket, filled)
@@ -174,20 +152,16 @@ class Retrying:
         """See `Bucket.aclose`."""
         await self._bucket.aclose()
 
-    async def _until_done(self, kind: str, what: str, once: Callable[[], Awaitable[T]]) -> T:
+    async def _until_done(self, what: str, once: Callable[[], Awaitable[T]]) -> T:
         last_error = None
         with trio.move_on_after(self._deadline):
             for attempt in count(1):
-                began = trio.current_time()
                 log.debug("%s", what)
                 try:
-                    result = await once()
+                    return await once()
                 except RequestError as error:
                     last_error = error
                     await self._pause(error, attempt, what)
-                else:
-                    self.latencies.observe(kind, trio.current_time() - began)
-                    return result
         raise self._deadline_exceeded(what, last_error)
 
     async def _pause(self, error: RequestError, attempt: int, what: str) -> None:
@@ -230,8 +204,10 @@ class _Body:
     async def once(self, bucket: Bucket, filled: OnFilled) -> RangeReply:
         """Ask for what is missing."""
         etag, version_id = self._pinned
-        offset = self._received - sum(len(buffer) for buffer in self._into[: self.first])
-        rest = [self._into[self.first][offset:], *self._into[self.first + 1 :]]
+        rest = self._into
+        if self._received:
+            offset = self._received - sum(len(buffer) for buffer in self._into[: self.first])
+            rest = [self._into[self.first][offset:], *self._into[self.first + 1 :]]
         reply = await bucket.get_range(
             self._key,
             self._start + self._received,
@@ -242,11 +218,12 @@ class _Body:
         )
         return RangeReply(reply.info, self._received + reply.received)
 
-    def tell(self, index: int) -> None:
-        """A buffer, counted from where the answer began, is whole."""
+    def tell(self, index: int) -> bool:
+        """A buffer, counted from where the answer began, is whole. Whether others follow."""
         self.told = self.first + index + 1
         if self._on_filled is not None:
             self._on_filled(self.told - 1)
+        return self.told < len(self._into)
 
     def resume_after(self, error: RequestError) -> None:
         """Keep what arrived: it is good, and the rest must be of the same version."""

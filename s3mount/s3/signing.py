@@ -47,6 +47,7 @@ class Signer:
         self._service = service
         self._now = now
         self._key = _Key("", "", b"")
+        self._second = (0, "19700101T000000Z")  # the last one, and how it is written
 
     def may_block(self) -> bool:
         """Whether credentials are to be refreshed now, over the network perhaps."""
@@ -64,7 +65,11 @@ class Signer:
         if self._credentials is None:
             return headers
         frozen = self._credentials.get_frozen_credentials()
-        timestamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(self._now()))
+        second, timestamp = self._second
+        now = int(self._now())
+        if second != now:
+            timestamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(now))
+            self._second = now, timestamp
         date = timestamp[:8]
         signed = [*headers, ("x-amz-content-sha256", EMPTY_SHA256), ("x-amz-date", timestamp)]
         if frozen.token:

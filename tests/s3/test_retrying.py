@@ -26,7 +26,7 @@ from s3mount.metrics import Metrics
 from s3mount.model import ListPage, RangeReply
 from s3mount.s3.errors import RetryLater
 from s3mount.s3.fake import FakeBucket, Fault, Request
-from s3mount.s3.retrying import BASE, CAP, Latencies, Retrying, pause
+from s3mount.s3.retrying import BASE, CAP, Retrying, pause
 
 BODY = bytes(range(256)) * 4
 
@@ -253,24 +253,6 @@ async def test_cancellation_passes_through(fake: FakeBucket, autojump_clock: Moc
         await retrying(fake).get_range("a", 0, buffers(64), etag=None)
     assert scope.cancelled_caught
     assert len(fake.requests) == 1
-
-
-async def test_latencies_are_learned(fake: FakeBucket, autojump_clock: MockClock) -> None:
-    fake.latency = 0.25
-    bucket = retrying(fake)
-    assert bucket.latencies.quantile("get", 0.5) is None
-    fake.inject("get", Fault(after=10))
-    await bucket.get_range("a", 0, buffers(64, 64), etag=None)
-    await bucket.head("a")
-    assert bucket.latencies.quantile("get", 0.5) == pytest.approx(0.25)
-    assert bucket.latencies.quantile("head", 0.99) == pytest.approx(0.25)
-
-
-def test_quantiles_are_of_the_recent() -> None:
-    latencies = Latencies(keep=4)
-    for seconds in (9.0, 1.0, 2.0, 3.0, 4.0):
-        latencies.observe("get", seconds)
-    assert [latencies.quantile("get", part) for part in (0.0, 0.5, 0.75, 1.0)] == [1, 3, 4, 4]
 
 
 @given(st.integers(1, 1000), st.floats(0, 1, exclude_max=True))
