@@ -18,10 +18,15 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
+import trio
+
 from s3mount.reading.block import Block, Content
 from s3mount.reading.blocks import Geometry, Part, Piece
 from s3mount.reading.memory import Memory
 from s3mount.reading.run import Run
+
+# Rows that are read aside at once: their memory is beside the budget, a MiB each.
+ASIDES = 2
 
 
 class Cache(Protocol):
@@ -79,6 +84,7 @@ class Rows:
         self._cache = cache
         self._memory = memory
         self._geometry = geometry
+        self._asides = trio.Semaphore(ASIDES)
 
     async def bring(self, content: Content, run: Run) -> list[Piece]:
         """Land what the cache has of the run; what it has not."""
@@ -109,35 +115,48 @@ class Rows:
         read aside, where other sectors of the block are here or come from elsewhere.
         """
         wanted = list(run.parts)
-        asked: dict[Part, memoryview] = {}
-        keys: list[str] = []
+        whole: dict[Part, Part] = {}  # what is wanted: what lands for its sake
+        aside: list[Part] = []
         for i, part in enumerate(wanted):
-            whole = self._whole(content, part.block)
-            key = self._key(content, whole)
-            if self._cache.surely_absent(key):
+            block, row = content.blocks[part.block], self._whole(content, part.block)
+            if self._cache.surely_absent(self._key(content, row)):
                 continue
-            block = content.blocks[part.block]
             if block.have or block.flying & ~part.mask:
-                asked[part] = memoryview(bytearray(len(block.buffer)))
-            else:
-                asked[part] = block.buffer
-                block.take_off(whole.mask & ~part.mask)
-                run.parts[i] = whole  # if nothing comes of it, all of it comes down
-            keys.append(key)
-        if not keys:
-            return
-        hits = await self._cache.get(list(zip(keys, asked.values(), strict=True)))
-        run.parts, flown = wanted, {part.block: part for part in run.parts}
-        for (part, buffer), hit in zip(asked.items(), hits, strict=True):
-            block = content.blocks[part.block]
-            if not hit:
-                block.turn_back(flown[part.block].mask & ~part.mask)
+                aside.append(part)
                 continue
-            if buffer is not block.buffer:
+            whole[part] = row
+            block.take_off(row.mask & ~part.mask)
+            run.parts[i] = row  # if nothing comes of it, all of it comes down
+        if whole:
+            wants = [
+                (self._key(content, row), content.blocks[row.block].buffer)
+                for row in whole.values()
+            ]
+            hits = await self._cache.get(wants)
+            run.parts = wanted
+            for (part, row), hit in zip(whole.items(), hits, strict=True):
+                block = content.blocks[part.block]
+                if hit:
+                    block.land(row.mask)
+                    run.parts.remove(part)
+                else:
+                    block.turn_back(row.mask & ~part.mask)
+        for part in aside:
+            await self._from_aside(content, run, part)
+
+    async def _from_aside(self, content: Content, run: Run, part: Part) -> None:
+        """Land a part of a block, of which other sectors are here, from the row of all of it."""
+        block = content.blocks[part.block]
+        async with self._asides:
+            row = memoryview(bytearray(len(block.buffer)))
+            [hit] = await self._cache.get(
+                [(self._key(content, self._whole(content, part.block)), row)]
+            )
+            if hit:
                 first, stop = self._geometry.span(part, content.info.size)
-                block.buffer[first:stop] = buffer[first:stop]
-            block.land(flown[part.block].mask)
-            run.parts.remove(part)
+                block.buffer[first:stop] = row[first:stop]
+                block.land(part.mask)
+                run.parts.remove(part)
 
     # --- single sectors -------------------------------------------------------------
 

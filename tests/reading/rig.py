@@ -107,6 +107,8 @@ class MemoryCache:
     refuses: Callable[[str], bool] = lambda _key: False
     knows_absent: bool = True
     asked: list[str] = field(default_factory=list)
+    rows_at_once: int = 0
+    most_rows_at_once: int = 0
     held: int = 0
     is_behind: bool = False
     late: list[Callable[[], bool]] = field(default_factory=list)
@@ -119,7 +121,10 @@ class MemoryCache:
     async def get(self, wants: Sequence[tuple[str, memoryview]]) -> list[bool]:
         """See `Cache`."""
         self.asked += [key for key, _ in wants]
+        self.rows_at_once += len(wants)
+        self.most_rows_at_once = max(self.most_rows_at_once, self.rows_at_once)
         await trio.sleep(self.latency)
+        self.rows_at_once -= len(wants)
         return [self._fill(key, buffer) for key, buffer in wants]
 
     def _fill(self, key: str, buffer: memoryview) -> bool:

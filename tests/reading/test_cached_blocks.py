@@ -7,6 +7,7 @@ import trio
 import trio.testing
 from trio.testing import MockClock
 
+from s3mount.reading.rows import ASIDES
 from s3mount.s3.fake import FakeBucket
 from tests.reading.rig import UNIT, MemoryCache, body, cut, gets, read_all, rig_of
 
@@ -52,6 +53,27 @@ async def test_a_block_cached_whole_serves_the_sectors_that_are_not_here(
     ranges = [(1, 2), (4, 8), (9, 12), (17, 18), (20, 24), (25, 26)]
     assert await read_all(rig, info, ranges) == [cut(*each) for each in ranges]
     assert sorted(gets(bucket)) == [(16, 20), (24, 28)]
+
+
+async def test_few_rows_are_read_aside_at_once(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    """Their memory is beside the budget."""
+    bucket = FakeBucket()
+    info = bucket.put("a", body(128))
+    cache = MemoryCache(nursery, latency=1.0)
+    await rig_of(bucket, nursery, cache=cache).read(info, 0, 128)
+    await trio.testing.wait_all_tasks_blocked()
+    rows, cache.rows = cache.rows, {}
+    rig = rig_of(bucket, nursery, cache=cache)
+    starts = range(0, 128, 16)
+    await read_all(rig, info, [(start, start + 1) for start in starts])
+    cache.rows, cache.most_rows_at_once = rows, 0
+    bucket.requests.clear()
+    ranges = [(start + 9, start + 10) for start in starts]
+    assert await read_all(rig, info, ranges) == [cut(*each) for each in ranges]
+    assert gets(bucket) == []
+    assert cache.most_rows_at_once == ASIDES
 
 
 async def test_a_cached_block_that_turns_out_bad_is_fetched_by_the_sector(
