@@ -205,7 +205,7 @@ class Mounts:
         `prefix` is put before the command (setpriv, env...). Without `at` the mountpoint
         is a new directory; `cache` is the name of its cache directory, None for no cache;
         `program` is run instead of s3mount. Coverage is measured unless another user runs
-        it, who cannot write its data, or `covered` is False, for it takes memory. `says` is
+        it, who cannot write its data, or `covered` is False, as it takes memory and time. `says` is
         what the command prints, and the log may hold: a regular expression.
         """
         path = at or self._directory / f"mnt{len(self._made)}"

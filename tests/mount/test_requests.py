@@ -59,7 +59,7 @@ def wide_mounted(wide: Modelled, tmp_path: Path) -> Iterator[Mounted]:
     """A mount of it, whose own requests are counted."""
     wide.reset()
     with Mounts(tmp_path, wide) as mounts:
-        yield mounts(wide.bucket, *HOUR)
+        yield mounts(wide.bucket, *HOUR, covered=False)
 
 
 @pytest.fixture

@@ -55,7 +55,7 @@ def s3() -> Iterator[ModelledS3]:
 def mounted(s3: ModelledS3, tmp_path: Path) -> Iterator[Mounted]:
     """A mount that knows its root, and whose requests are counted from now on."""
     with Mounts(tmp_path, Server(s3.endpoint_url)) as mounts:
-        mounted = mounts(BUCKET, *OPTIONS)
+        mounted = mounts(BUCKET, *OPTIONS, covered=False)
         s3.reset_counts()
         yield mounted
 
