@@ -31,8 +31,10 @@ class Modelled(Server):
 
 
 @contextmanager
-def modelled(objects: Mapping[str, bytes], bucket: str = "modelled") -> Iterator[Modelled]:
-    """A server with one bucket, that answers at once."""
-    with ModelledS3(ttfb=0, rate=0, buckets=(bucket,)) as s3:
+def modelled(
+    objects: Mapping[str, bytes], *, latency: float = 0, bucket: str = "modelled"
+) -> Iterator[Modelled]:
+    """A server with one bucket, that answers after so many seconds."""
+    with ModelledS3(ttfb=latency, rate=0, buckets=(bucket,)) as s3:
         s3.put_many(bucket, objects)
         yield Modelled(s3, bucket)
