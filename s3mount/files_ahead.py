@@ -52,6 +52,8 @@ class FilesAhead:
         self._fetcher = fetcher
         self._metrics = metrics
         self._at = ""  # the directory of the file opened last
+        # Of the places compared lately, the latest last: names of the directory, and `_rows`.
+        self._rows_of: dict[Place, tuple[int, tuple[int, int]]] = {}
         # Of the directories asked for lately, the latest last: collated names, sorted.
         self._sorted: dict[str, list[tuple[str, str, str]]] = {}
         orders = (self._shown, self._by_locale, self._among_siblings, self._everywhere)
@@ -126,11 +128,24 @@ class FilesAhead:
         """Whether `other` may be one of the next few files behind `place` in some order."""
         if place.prefix != other.prefix:
             return self._is_in_near_directory(place.prefix, other)
-        if 0 < self._tree.rank(other) - self._tree.rank(place) < SEARCHED_MOST:
-            return True
-        keys = self._collation(place.prefix)
-        at, behind = (bisect_left(keys, _collated(p.name)) for p in (place, other))
-        return 0 < behind - at < SEARCHED_MOST
+        before, behind = self._rows(place), self._rows(other)
+        return any(0 < b - a < SEARCHED_MOST for a, b in zip(before, behind, strict=True))
+
+    def _rows(self, place: Place) -> tuple[int, int]:
+        """How many names of its directory come before a place: as shown, and by locale.
+
+        When files are opened at random, each is compared with the end of each streak: what was
+        found is kept, for as long as the directory has so many names.
+        """
+        count = len(self._tree.names(place.prefix))
+        known, rows = self._rows_of.pop(place, (-1, (0, 0)))
+        if known != count:
+            keys = self._collation(place.prefix)
+            rows = self._tree.rank(place), bisect_left(keys, _collated(place.name))
+            if len(self._rows_of) > 2 * STREAKS_KEPT:
+                del self._rows_of[next(iter(self._rows_of))]
+        self._rows_of[place] = count, rows
+        return rows
 
     def _is_in_near_directory(self, prefix: str, other: Place) -> bool:
         """Whether `other` may be one of the first files of a directory that is soon behind."""
