@@ -10,6 +10,14 @@ from itertools import count
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# A machine that stands still for a moment makes no example too slow. The same examples in every
+# run, so that one that passed once passes always; new ones are tried by scripts/test --long.
+settings.register_profile(
+    "same", deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True
+)
+settings.register_profile("new", settings.get_profile("same"), derandomize=False)
 
 # Their assertions shall say what differs, as those of the tests themselves do.
 pytest.register_assert_rewrite("tests.mounting", "tests.mount.tools")
@@ -26,6 +34,10 @@ for _number, _handler in (
 ):
     if signal.getsignal(_number) is signal.SIG_IGN:
         signal.signal(_number, _handler)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    settings.load_profile("same" if config.option.markexpr == "not long" else "new")
 
 
 class Bucket:

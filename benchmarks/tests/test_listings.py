@@ -45,8 +45,7 @@ keys_of_buckets = st.lists(names_of_keys.filter(len), max_size=30, unique=True)
 
 @settings(
     max_examples=150,
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(
     keys=keys_of_buckets,

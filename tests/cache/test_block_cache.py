@@ -77,7 +77,7 @@ def good_keys(directory: Path, keys: set[str]) -> set[str]:
     return good
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(steps=steps)
 def test_against_a_dict(steps: list[tuple[str, object]]) -> None:
     """Every step on the cache and on a set of keys: a hit if and only if it must be one."""

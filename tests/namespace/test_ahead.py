@@ -134,7 +134,7 @@ def change(walker: Walker, keys: set[str], key: str) -> None:
 
 
 @given(world=worlds, other=worlds, program=programs, max_keys=st.integers(3, 12))
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 def test_the_same_tree_is_found_with_all_that_is_listed_ahead(
     world: set[str], other: set[str], program: list[tuple[str, int]], max_keys: int
 ) -> None:

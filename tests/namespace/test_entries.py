@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tracemalloc
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks.micro_names import hold, learn
@@ -43,7 +43,6 @@ INFOS = st.builds(
 
 
 # The first text of any letters has Hypothesis read its tables.
-@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.dictionaries(st.text("ab-./0", min_size=1), INFOS, max_size=30))
 def test_a_file_comes_out_as_it_went_in(files: dict[str, ObjectInfo]) -> None:
     names = sorted(files, key=shown_at)

@@ -88,7 +88,6 @@ def test_in_order_it_asks_for_1_2_4_and_up_to_most() -> None:
 
 
 @given(most=st.integers(0, 200), end=st.integers(0, 400))
-@settings(deadline=None)
 def test_in_order_each_file_is_asked_for_once(most: int, end: int) -> None:
     reader = Reader(streaks(shown(end), most=most), most)
     for place in range(end):
@@ -99,7 +98,6 @@ def test_in_order_each_file_is_asked_for_once(most: int, end: int) -> None:
 
 
 @given(most=st.integers(0, 64), opens=st.lists(st.integers(0, 60), max_size=300))
-@settings(deadline=None)
 def test_the_appetite_is_bounded_whatever_is_opened(most: int, opens: list[int]) -> None:
     """At most `most` for each streak, and never more than twice what its steps have proven."""
     reader = Reader(streaks(shown(61), every(3, 61), most=most), most)
@@ -118,7 +116,7 @@ def test_the_appetite_is_bounded_whatever_is_opened(most: int, opens: list[int])
 
 
 @given(seed=seeds, count=st.sampled_from([500, 1300, 5000]))
-@settings(deadline=None, max_examples=15)
+@settings(max_examples=15)
 def test_a_random_order_triggers_next_to_nothing(seed: int, count: int) -> None:
     """A chance step is REACH of `count` places for each of the streaks kept; two make a fetch.
 
@@ -133,7 +131,7 @@ def test_a_random_order_triggers_next_to_nothing(seed: int, count: int) -> None:
 
 
 @given(seed=seeds, processes=st.integers(2, 8))
-@settings(deadline=None, max_examples=8)
+@settings(max_examples=8)
 def test_shuffled_by_several_processes_triggers_next_to_nothing(seed: int, processes: int) -> None:
     """Each process its own share of one shuffle, at its own pace, as a data loader has it."""
     rng = random.Random(seed)
@@ -149,7 +147,6 @@ def test_shuffled_by_several_processes_triggers_next_to_nothing(seed: int, proce
 
 
 @given(seed=seeds, orderly=st.integers(0, 200))
-@settings(deadline=None)
 def test_a_broken_pattern_stops_within_one_step(seed: int, orderly: int) -> None:
     reader = Reader(streaks(shown(100_000))).open(range(orderly))
     asked = len(reader.asked)
@@ -174,7 +171,6 @@ def test_several_streaks_at_once() -> None:
 
 
 @given(step=st.integers(2, 5), offset=st.integers(0, 4))
-@settings(deadline=None)
 def test_files_of_one_extension(step: int, offset: int) -> None:
     """The order in which steps are closest is taken, not the first that holds them."""
     reader = Reader(streaks(shown(1000), every(step, 1000))).open(range(offset, 500, step))
@@ -201,7 +197,6 @@ def test_an_order_that_ends_is_followed_by_the_next() -> None:
 
 
 @given(seed=seeds, processes=st.integers(2, 8))
-@settings(deadline=None)
 def test_readers_that_overtake_each_other(seed: int, processes: int) -> None:
     """xargs -P: the next file goes to whoever is free, so opens arrive a little out of order."""
     rng = random.Random(seed)
@@ -437,7 +432,7 @@ def test_visiting_a_directory_again_is_no_step() -> None:
 
 
 @given(seed=seeds, shape=st.sampled_from([(500, 1), (22, 2), (8, 3), (2, 8)]))
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 def test_a_random_order_lists_next_to_nothing(seed: int, shape: tuple[int, int]) -> None:
     """A chance step is FIRST_REACH of all places, in two orders, for each of PATIENCE visits."""
     forest = Forest(*shape)
@@ -450,7 +445,6 @@ def test_a_random_order_lists_next_to_nothing(seed: int, shape: tuple[int, int])
 
 
 @given(seed=seeds, steps=st.integers(0, 60))
-@settings(deadline=None)
 def test_a_broken_walk_stops_within_one_step(seed: int, steps: int) -> None:
     forest = Forest(3000, 1)
     for place in forest.places[:steps]:

@@ -103,7 +103,7 @@ worlds = st.one_of(
 )
 
 
-@settings(suppress_health_check=list(HealthCheck), deadline=None, max_examples=50)
+@settings(suppress_health_check=list(HealthCheck), max_examples=50)
 @given(worlds, st.integers(1, 4), st.builds(random.Random, st.integers()))
 def test_pages_in_any_order_give_every_name_once_and_in_order(
     keys: list[str], size: int, chance: random.Random
@@ -123,7 +123,7 @@ def test_pages_in_any_order_give_every_name_once_and_in_order(
     assert reader.names == names
 
 
-@settings(suppress_health_check=list(HealthCheck), deadline=None, max_examples=50)
+@settings(suppress_health_check=list(HealthCheck), max_examples=50)
 @given(worlds, st.integers(2, 4), st.builds(random.Random, st.integers()))
 def test_few_pages_are_in_vain(keys: list[str], size: int, chance: random.Random) -> None:
     world = {key: info(key) for key in keys}
@@ -140,7 +140,7 @@ def test_few_pages_are_in_vain(keys: list[str], size: int, chance: random.Random
         assert reader.pages == needed
 
 
-@settings(deadline=None, max_examples=10)
+@settings(max_examples=10)
 @given(st.integers(1, 600))
 def test_no_more_is_listed_ahead_than_was_read(stop: int) -> None:
     reader = Reader({key: info(key) for key in NUMBERS[:700]}, 4)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from unittest.mock import patch
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from s3mount.model import ObjectInfo
@@ -83,7 +83,6 @@ def test_a_directory_that_changes_meanwhile_is_never_told_wrongly(data: st.DataO
 
 
 # The first text of any letters has Hypothesis read its tables.
-@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.dictionaries(st.text("ab-./0é\udcff", min_size=1), INFOS, max_size=30))
 def test_rows_of_any_kind(files: dict[str, ObjectInfo]) -> None:
     directory = Directory("p/")

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 
 import trio
-from hypothesis import HealthCheck, event, given, settings
+from hypothesis import event, given, settings
 from hypothesis import strategies as st
 from trio.testing import MockClock
 
@@ -103,7 +103,7 @@ class Program:
         assert limit < 1000 or not scope.cancelled_caught, "it waits for ever"
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=200)
 @given(
     steps=st.lists(reads, min_size=10, max_size=50),
     faults=st.lists(faults, max_size=10),

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 import trio
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from trio.testing import MockClock
 
@@ -416,7 +416,7 @@ faults = st.sampled_from(
 )
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=300)
 @given(
     faults=st.lists(faults, max_size=12),
     reads=st.lists(st.tuples(st.integers(0, SIZE - 1), st.integers(1, 8)), min_size=1, max_size=8),

@@ -12,7 +12,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 import trio
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from trio.testing import MockClock
 
@@ -355,7 +355,7 @@ async def run(
         nursery.cancel_scope.cancel()
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=300)
 @given(
     program=programs,
     ttls=st.sampled_from([(0.0, 0.0), (1.0, 1.0), (60.0, 5.0), (5.0, 60.0), (1e9, 1e9)]),
