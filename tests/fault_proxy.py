@@ -194,6 +194,8 @@ class _Rule:
 
 
 class _Server(ThreadingHTTPServer):
+    # More than connect at once: whoever finds it full tries again after a second.
+    request_queue_size = 128
     daemon_threads = True
     block_on_close = False
 
