@@ -18,25 +18,26 @@ INVARIANTS
 - A body is of one version: one without an ETag to pin it gets no second request once a
   buffer of it was delivered.
 
-Runs on the trio thread alone. Times in seconds. Knows nothing of retries.
+What all calls have in common is in `race`. Runs on the trio thread alone. Times in seconds.
+Knows nothing of retries.
 """
 
 from __future__ import annotations
 
 import logging
 import mmap
-from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Hashable, Sequence
-from typing import Generic, TypeVar
+from typing import TypeVar
 
 import trio
 
-from s3mount.errors import Interrupted, RequestError, Unreachable
+from s3mount.errors import Interrupted, RequestError
 from s3mount.metrics import Metrics
 from s3mount.model import ListPage, ObjectInfo, RangeReply
 from s3mount.s3.bucket import Bucket, OnFilled
 from s3mount.s3.errors import BodyInterrupted
-from s3mount.s3.patience import LEAST, Patience
+from s3mount.s3.patience import Patience
+from s3mount.s3.race import Attempt, Race
 
 log = logging.getLogger(__name__)
 
@@ -47,168 +48,12 @@ TICK = 0.01
 # What a later GET brings, at most: it goes through memory that no budget counts. The rest of
 # a longer body is asked for by who retries, straight into the caller's buffers.
 LONGEST_HEDGE = 1024 * 1024
+# Bytes of all such memory; one later GET is always sent. When a server that stood still goes on,
+# whatever it had not answered is late: 64 requests with a MiB each.
+MOST_BESIDE = 4 * LONGEST_HEDGE
 
 
-class _Attempt(Generic[T]):
-    """A later request, and how far it has come."""
-
-    def __init__(self, base: int = 0, buffers: Sequence[memoryview] = ()) -> None:
-        self.base = base  # of the caller's buffers, the one where it begins
-        self.buffers = buffers
-        self.filled = 0
-        self.began = trio.current_time()
-        self.scope = trio.CancelScope()
-        self.results: list[T] = []  # one, when it ended well
-        self.error: RequestError | None = None
-
-    @property
-    def is_over(self) -> bool:
-        """Whether nothing more will come of it."""
-        return bool(self.results) or self.error is not None or self.scope.cancel_called
-
-    @property
-    def is_useless(self) -> bool:
-        """Whether it was cancelled and has nothing to tell."""
-        return self.scope.cancel_called and not self.results and self.error is None
-
-
-class _Race(ABC, Generic[T]):
-    """One call: its first request, and the later ones."""
-
-    def __init__(self, hedging: Hedging) -> None:
-        self.hedging = hedging
-        self.scope = trio.CancelScope()  # of the first request
-        self.later: list[_Attempt[T]] = []
-        self.heard = self.sent = trio.current_time()  # the last sign of life; the last request
-        self.lost = 0  # how often it was sent again for being silent
-        self.took = False  # whether anything of later requests was made use of
-        self._is_first_over = False
-        self._changed: Callable[[], None] = lambda: None  # wakes who waits for later requests
-
-    kind: Hashable  # of what it waits for
-    may_hedge = True
-    may_ask = True  # whether a later request may be sent at all
-
-    @abstractmethod
-    async def first(self) -> T:
-        """The first request."""
-
-    @abstractmethod
-    async def again(self, attempt: _Attempt[T]) -> T:
-        """A later one."""
-
-    @abstractmethod
-    def new_attempt(self) -> _Attempt[T]:
-        """What to ask for now."""
-
-    @abstractmethod
-    def take(self) -> T | None:
-        """Make use of what later requests brought; the result, when it is whole.
-
-        Raises `Interrupted` when they brought what they could, and that is not all.
-        """
-
-    @abstractmethod
-    def failure(self, error: RequestError) -> RequestError:
-        """What to raise when the last request ended in `error`."""
-
-    async def run(self) -> T:
-        """The result of whichever request is first. Raises when none is left that may bring it."""
-        first_error: RequestError | None = None
-        try:
-            with self.scope:
-                return await self.first()
-        except RequestError as error:
-            if not error.retryable:
-                raise
-            first_error = error
-        self._is_first_over = True
-        while True:
-            result = self.take()
-            if result is not None:
-                return result
-            errors = [attempt.error for attempt in self.later if attempt.error is not None]
-            fatal = next((error for error in errors if not error.retryable), None)
-            if fatal is not None:
-                raise fatal.with_traceback(None)
-            if not self._alive:
-                if first_error is not None and not self.took:
-                    raise first_error.with_traceback(None)
-                raise self.failure(errors[-1] if errors else Unreachable("nothing was answered"))
-            self._changed = (changed := trio.Event()).set
-            await changed.wait()
-
-    async def go_again(self, attempt: _Attempt[T]) -> None:
-        """Send a later request, in a task of its own."""
-        try:
-            with attempt.scope:
-                attempt.results.append(await self.again(attempt))
-                self.win(attempt)
-        except RequestError as error:
-            attempt.error = error
-            if not error.retryable:
-                self.scope.cancel()  # it would say the same, if it ever said anything
-        except Exception as error:
-            # The first request goes on; nobody waits for this task: it must not end the mount.
-            log.exception("a request sent again failed: this is a bug, please report it")
-            attempt.error = Unreachable(f"internal error: {error!r}")
-        finally:
-            self._changed()
-
-    def hear(self) -> float:
-        """Note that a request delivered something: the seconds since the last time."""
-        before = self.heard
-        self.heard = self.hedging.patience.heard = trio.current_time()
-        return self.heard - before
-
-    def win(self, attempt: _Attempt[T]) -> None:
-        """This later request delivered first: cancel the others."""
-        self.hear()
-        self.scope.cancel()
-        for other in self.later:
-            if other is not attempt:
-                other.scope.cancel()
-        self._changed()
-
-    def end(self) -> None:
-        """The call is over."""
-        for attempt in self.later:
-            attempt.scope.cancel()
-
-    def look(self, now: float, patience: Patience) -> None:
-        """Send a later request if it is time."""
-        silent = now - max(self.heard, self.sent)
-        if not self.may_ask or silent < LEAST:  # nothing is late that soon
-            return
-        is_lost = silent >= patience.lost_after(self.kind, self.lost)
-        if (
-            self.may_hedge
-            and self._alive + (not self._is_first_over) == 1
-            and silent >= patience.late_after(self.kind)
-            and patience.take()
-        ):
-            self.hedging.metrics.count("requests.hedged")
-        elif is_lost and patience.repeat(self.sent, now):
-            self.lost += 1
-            self.hedging.metrics.count("requests.repeated")
-            # The first stays, or else the one that took its place.
-            running = [attempt for attempt in self.later if not attempt.is_over]
-            for attempt in running[self._is_first_over :]:
-                attempt.scope.cancel()
-        else:
-            return
-        self.sent = now
-        attempt = self.new_attempt()
-        self.later = [other for other in self.later if not other.is_useless] + [attempt]
-        self.hedging.nursery.start_soon(self.go_again, attempt)
-
-    @property
-    def _alive(self) -> int:
-        """Later requests of which something may come."""
-        return sum(not attempt.is_over for attempt in self.later)
-
-
-class _Call(_Race[T]):
+class _Call(Race[T]):
     """HEAD or LIST: all or nothing. Sent again when lost, not hedged: a LIST is dear."""
 
     may_hedge = False
@@ -220,14 +65,14 @@ class _Call(_Race[T]):
 
     async def first(self) -> T:
         result = await self._call()
-        self.hedging.patience.observe(self.kind, self.hear())
+        self.shared.patience.observe(self.kind, self.hear())
         return result
 
-    async def again(self, attempt: _Attempt[T]) -> T:
+    async def again(self, attempt: Attempt[T]) -> T:
         return await self._call()
 
-    def new_attempt(self) -> _Attempt[T]:
-        return _Attempt()
+    def new_attempt(self) -> Attempt[T]:
+        return Attempt()
 
     def take(self) -> T | None:
         return next((attempt.results[0] for attempt in self.later if attempt.results), None)
@@ -236,7 +81,7 @@ class _Call(_Race[T]):
         return error.with_traceback(None)
 
 
-class _Body(_Race[RangeReply]):
+class _Body(Race[RangeReply]):
     """A ranged GET: whole buffers, in order."""
 
     def __init__(
@@ -250,6 +95,7 @@ class _Body(_Race[RangeReply]):
         on_filled: OnFilled | None,
     ) -> None:
         super().__init__(hedging)
+        self._hedging = hedging
         self._key = key
         self._start = start
         self._into = into
@@ -267,13 +113,13 @@ class _Body(_Race[RangeReply]):
 
     async def _ask(self, start: int, into: Sequence[memoryview], on_filled: OnFilled) -> RangeReply:
         etag, version_id = self._pin
-        return await self.hedging.bucket.get_range(
+        return await self._hedging.bucket.get_range(
             self._key, start, into, etag=etag, version_id=version_id, on_filled=on_filled
         )
 
     def _filled(self, index: int) -> None:
         """The first request delivered a buffer."""
-        self.hedging.patience.observe(self.kind, self.hear())
+        self.shared.patience.observe(self.kind, self.hear())
         for attempt in self.later:
             attempt.scope.cancel()
         self._tell(index)
@@ -289,22 +135,26 @@ class _Body(_Race[RangeReply]):
 
     # --- later requests -----------------------------------------------------------
 
-    def new_attempt(self) -> _Attempt[RangeReply]:
+    @property
+    def has_room(self) -> bool:
+        return self._hedging.has_room_beside(self)
+
+    def new_attempt(self) -> Attempt[RangeReply]:
         buffers, size = list[memoryview](), 0
         for buffer in self._into[self._told :]:
             size += len(buffer)
             if buffers and size > LONGEST_HEDGE:
                 break
             buffers.append(memoryview(mmap.mmap(-1, len(buffer))))  # the heap would keep it
-        return _Attempt(self._told, buffers)
+        return Attempt(self._told, buffers)
 
-    async def again(self, attempt: _Attempt[RangeReply]) -> RangeReply:
+    async def again(self, attempt: Attempt[RangeReply]) -> RangeReply:
         def on_filled(index: int) -> None:
             now = trio.current_time()
             if index == 0:
-                self.hedging.metrics.count("hedges.won")
+                self.shared.metrics.count("hedges.won")
                 first = True, len(attempt.buffers[0]).bit_length()
-                self.hedging.patience.observe(first, now - attempt.began)
+                self.shared.patience.observe(first, now - attempt.began)
             attempt.filled = index + 1
             self.win(attempt)
 
@@ -359,7 +209,7 @@ class Hedging:
         self.metrics = metrics
         self.nursery = nursery
         self.patience = Patience(share)
-        self._races: dict[_Race[ObjectInfo] | _Race[ListPage] | _Race[RangeReply], None] = {}
+        self._races: dict[Race[ObjectInfo] | Race[ListPage] | Race[RangeReply], None] = {}
         self._is_watching = False
 
     def __repr__(self) -> str:
@@ -423,14 +273,19 @@ class Hedging:
         """See `Bucket.aclose`."""
         await self.bucket.aclose()
 
-    def _begin(self, race: _Race[ObjectInfo] | _Race[ListPage] | _Race[RangeReply]) -> None:
+    def has_room_beside(self, race: Race[RangeReply]) -> bool:
+        """Whether there is memory for a later GET: beside those of others, in place of its own."""
+        held = sum([other.held for other in self._races if other is not race])
+        return held + LONGEST_HEDGE <= MOST_BESIDE
+
+    def _begin(self, race: Race[ObjectInfo] | Race[ListPage] | Race[RangeReply]) -> None:
         self.patience.sent()
         self._races[race] = None
         if not self._is_watching:
             self._is_watching = True
             self.nursery.start_soon(self._watch)
 
-    def _end(self, race: _Race[ObjectInfo] | _Race[ListPage] | _Race[RangeReply]) -> None:
+    def _end(self, race: Race[ObjectInfo] | Race[ListPage] | Race[RangeReply]) -> None:
         del self._races[race]
         race.end()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 
 import pytest
 import trio
@@ -25,7 +26,7 @@ from s3mount.model import ListPage, RangeReply
 from s3mount.s3.bucket import OnFilled
 from s3mount.s3.errors import BodyInterrupted
 from s3mount.s3.fake import FakeBucket, Fault
-from s3mount.s3.hedging import LONGEST_HEDGE, TICK, Hedging
+from s3mount.s3.hedging import LONGEST_HEDGE, MOST_BESIDE, TICK, Hedging
 from s3mount.s3.patience import ALLOWANCE, ENOUGH, LOST_FIRST, LOST_NEXT, UNKNOWN
 from s3mount.s3.retrying import Retrying
 
@@ -449,6 +450,54 @@ def test_whatever_goes_wrong_bytes_are_right_and_told_of_once(
             assert bucket.in_flight == 0
 
     trio.run(main, clock=MockClock(autojump_threshold=0.0))
+
+
+class _AnswersTheSecondTime(FakeBucket):
+    """Counts how many later requests are under way at once."""
+
+    def __init__(self) -> None:
+        super().__init__(latency=LATENCY)
+        self.asked = set[int]()
+        self.later = self.most_later = 0
+
+    async def get_range(
+        self,
+        key: str,
+        start: int,
+        into: Sequence[memoryview],
+        *,
+        etag: str | None,
+        version_id: str | None = None,
+        on_filled: OnFilled | None = None,
+    ) -> RangeReply:
+        if start not in self.asked:
+            self.asked.add(start)
+            await trio.sleep_forever()
+        self.later += 1
+        self.most_later = max(self.most_later, self.later)
+        try:
+            return await super().get_range(
+                key, start, into, etag=etag, version_id=version_id, on_filled=on_filled
+            )
+        finally:
+            self.later -= 1
+
+
+async def test_later_requests_for_all_of_many_hold_little_memory(
+    autojump_clock: MockClock,
+) -> None:
+    bucket = _AnswersTheSecondTime()
+    etag = bucket.put("big", bytes(range(256)) * (20 * LONGEST_HEDGE // 256)).etag
+    buffers = [memoryview(bytearray(LONGEST_HEDGE)) for _ in range(20)]
+    async with hedging(bucket, share=0.0) as hedged:
+        with trio.fail_after(LOST_FIRST + 10 * LATENCY):
+            async with trio.open_nursery() as readers:
+                for i, buffer in enumerate(buffers):
+                    ask = partial(hedged.get_range, "big", i * LONGEST_HEDGE, [buffer], etag=etag)
+                    readers.start_soon(ask)
+    assert all(buffer == bytes(range(256)) * (LONGEST_HEDGE // 256) for buffer in buffers)
+    assert bucket.most_later == MOST_BESIDE // LONGEST_HEDGE
+    assert counts(bucket.metrics) == (0, 20, 20)
 
 
 class _BreaksWhenAskedAgain(FakeBucket):
