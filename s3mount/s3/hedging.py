@@ -135,9 +135,8 @@ class _Body(Race[RangeReply]):
 
     # --- later requests -----------------------------------------------------------
 
-    @property
-    def has_room(self) -> bool:
-        return self._hedging.has_room_beside(self)
+    def has_room(self, now: float) -> bool:
+        return self._hedging.has_room_beside(self, now)
 
     def new_attempt(self) -> Attempt[RangeReply]:
         buffers, size = list[memoryview](), 0
@@ -273,9 +272,9 @@ class Hedging:
         """See `Bucket.aclose`."""
         await self.bucket.aclose()
 
-    def has_room_beside(self, race: Race[RangeReply]) -> bool:
+    def has_room_beside(self, race: Race[RangeReply], now: float) -> bool:
         """Whether there is memory for a later GET: beside those of others, in place of its own."""
-        held = sum([other.held for other in self._races if other is not race])
+        held = sum([other.held(now) for other in self._races if other is not race])
         return held + LONGEST_HEDGE <= MOST_BESIDE
 
     def _begin(self, race: Race[ObjectInfo] | Race[ListPage] | Race[RangeReply]) -> None:

@@ -19,7 +19,7 @@ import trio
 
 from s3mount.errors import RequestError, Unreachable
 from s3mount.metrics import Metrics
-from s3mount.s3.patience import LEAST, Patience
+from s3mount.s3.patience import LEAST, LOST_FIRST, Patience
 
 log = logging.getLogger(__name__)
 
@@ -51,10 +51,14 @@ class Attempt(Generic[T]):
         """Whether nothing more will come of it."""
         return bool(self.results) or self.error is not None or self.scope.cancel_called
 
-    @property
-    def held(self) -> int:
-        """Bytes that its buffers take, or may yet take."""
-        return sum(map(len, self.buffers)) if self.filled or not self.is_over else 0
+    def held(self, now: float) -> int:
+        """Bytes that its buffers take, or may soon take.
+
+        Memory is touched first when bytes arrive: one that has been silent for long holds none,
+        and must not keep others from being sent.
+        """
+        may_fill = not self.is_over and now - self.began < LOST_FIRST
+        return sum(map(len, self.buffers)) if self.filled or may_fill else 0
 
     @property
     def is_useless(self) -> bool:
@@ -79,8 +83,7 @@ class Race(ABC, Generic[T]):
     may_hedge = True
     may_ask = True  # whether a later request may be sent at all
 
-    @property
-    def has_room(self) -> bool:
+    def has_room(self, now: float) -> bool:
         """Whether there is memory for what a later request brings."""
         return True
 
@@ -173,9 +176,7 @@ class Race(ABC, Generic[T]):
     def look(self, now: float, patience: Patience) -> None:
         """Send a later request if it is time."""
         silent = now - max(self.heard, self.sent)
-        if not self.may_ask or silent < LEAST:  # nothing is late that soon
-            return
-        if not self.has_room:
+        if not self.may_ask or silent < LEAST or not self.has_room(now):  # none is late that soon
             return
         is_lost = silent >= patience.lost_after(self.kind, self.lost)
         if (
@@ -199,10 +200,9 @@ class Race(ABC, Generic[T]):
         self.later = [other for other in self.later if not other.is_useless] + [attempt]
         self.shared.nursery.start_soon(self.go_again, attempt)
 
-    @property
-    def held(self) -> int:
+    def held(self, now: float) -> int:
         """Bytes that later requests hold."""
-        return sum([attempt.held for attempt in self.later])
+        return sum([attempt.held(now) for attempt in self.later])
 
     @property
     def _alive(self) -> int:

@@ -25,7 +25,7 @@ from s3mount.metrics import Metrics
 from s3mount.model import ListPage, RangeReply
 from s3mount.s3.bucket import OnFilled
 from s3mount.s3.errors import BodyInterrupted
-from s3mount.s3.fake import FakeBucket, Fault
+from s3mount.s3.fake import FakeBucket, Fault, Request
 from s3mount.s3.hedging import LONGEST_HEDGE, MOST_BESIDE, TICK, Hedging
 from s3mount.s3.patience import ALLOWANCE, ENOUGH, LOST_FIRST, LOST_NEXT, UNKNOWN
 from s3mount.s3.retrying import Retrying
@@ -452,52 +452,55 @@ def test_whatever_goes_wrong_bytes_are_right_and_told_of_once(
     trio.run(main, clock=MockClock(autojump_threshold=0.0))
 
 
-class _AnswersTheSecondTime(FakeBucket):
-    """Counts how many later requests are under way at once."""
-
-    def __init__(self) -> None:
-        super().__init__(latency=LATENCY)
-        self.asked = set[int]()
-        self.later = self.most_later = 0
-
-    async def get_range(
-        self,
-        key: str,
-        start: int,
-        into: Sequence[memoryview],
-        *,
-        etag: str | None,
-        version_id: str | None = None,
-        on_filled: OnFilled | None = None,
-    ) -> RangeReply:
-        if start not in self.asked:
-            self.asked.add(start)
-            await trio.sleep_forever()
-        self.later += 1
-        self.most_later = max(self.most_later, self.later)
-        try:
-            return await super().get_range(
-                key, start, into, etag=etag, version_id=version_id, on_filled=on_filled
-            )
-        finally:
-            self.later -= 1
+async def read_blocks(hedged: Hedging, bucket: FakeBucket, count: int) -> None:
+    """Read an object by GETs of a MiB each, all at once."""
+    block = bytes(range(256)) * (LONGEST_HEDGE // 256)
+    etag = bucket.put("big", block * count).etag
+    buffers = [memoryview(bytearray(LONGEST_HEDGE)) for _ in range(count)]
+    async with trio.open_nursery() as readers:
+        for i, buffer in enumerate(buffers):
+            ask = partial(hedged.get_range, "big", i * LONGEST_HEDGE, [buffer], etag=etag)
+            readers.start_soon(ask)
+    assert all(buffer == block for buffer in buffers)
 
 
 async def test_later_requests_for_all_of_many_hold_little_memory(
-    autojump_clock: MockClock,
+    bucket: FakeBucket, autojump_clock: MockClock
 ) -> None:
-    bucket = _AnswersTheSecondTime()
-    etag = bucket.put("big", bytes(range(256)) * (20 * LONGEST_HEDGE // 256)).etag
-    buffers = [memoryview(bytearray(LONGEST_HEDGE)) for _ in range(20)]
+    asked = set[int]()
+    later: list[float] = []  # when they were sent; each takes LATENCY
+
+    def stall_at_first(request: Request) -> Fault | None:
+        if request.start not in asked:
+            asked.add(request.start)
+            return Fault(stall=True)
+        later.append(trio.current_time())
+        return None
+
+    bucket.rule = stall_at_first
     async with hedging(bucket, share=0.0) as hedged:
         with trio.fail_after(LOST_FIRST + 10 * LATENCY):
-            async with trio.open_nursery() as readers:
-                for i, buffer in enumerate(buffers):
-                    ask = partial(hedged.get_range, "big", i * LONGEST_HEDGE, [buffer], etag=etag)
-                    readers.start_soon(ask)
-    assert all(buffer == bytes(range(256)) * (LONGEST_HEDGE // 256) for buffer in buffers)
-    assert bucket.most_later == MOST_BESIDE // LONGEST_HEDGE
+            await read_blocks(hedged, bucket, 20)
+    at_once = [sum(now - LATENCY < sent <= now for sent in later) for now in later]
+    assert max(at_once) == MOST_BESIDE // LONGEST_HEDGE
     assert counts(bucket.metrics) == (0, 20, 20)
+
+
+async def test_later_requests_that_stay_silent_keep_no_others_from_being_sent(
+    bucket: FakeBucket, autojump_clock: MockClock
+) -> None:
+    async with hedging(bucket, share=1.0) as hedged, trio.open_nursery() as readers:
+        await learn(hedged, bucket)
+        bucket.rule = lambda request: Fault(stall=request.key == "big")
+        readers.start_soon(read_blocks, hedged, bucket, 6)
+        await trio.sleep(5 * LOST_FIRST)
+        assert bucket.metrics["requests.hedged"] == 6
+        bucket.inject("get", Fault(stall=True))
+        read = Read(bucket)
+        with trio.fail_after(3 * LATENCY + 2 * TICK):
+            await read.by(hedged)
+        read.check()
+        readers.cancel_scope.cancel()
 
 
 class _BreaksWhenAskedAgain(FakeBucket):
