@@ -122,10 +122,10 @@ class RowWriter:
         assert self.opened is not None
         digest = key_digest(key)
         row = PendingRow(key, data, release, self.opened.keys.lacks(digest))
-        self.opened.keys.add(digest)
         if not self._queue.has_room(len(data)):
-            self._give_up(self._queue.postpone(row, reclaim))
+            self._give_up(self._queue.postpone(row, partial(self._claim, digest, reclaim)))
             return False
+        self.opened.keys.add(digest)
         self._queue.append(row)
         self._is_pause = False
         self._pauses.note()
@@ -136,6 +136,13 @@ class RowWriter:
     @property
     def _is_writing(self) -> bool:
         return self.opened is not None and trio.current_time() >= self._write_at
+
+    def _claim(self, digest: bytes, reclaim: Callable[[], bool]) -> bool:
+        """Take a row that found no room before, if it is still there."""
+        if self.opened is None or not reclaim():
+            return False
+        self.opened.keys.add(digest)
+        return True
 
     def _release(self, batch: list[PendingRow]) -> None:
         """Give back the buffers of a batch, and take what found no room before."""

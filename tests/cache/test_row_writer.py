@@ -100,5 +100,6 @@ async def test_what_found_no_room_is_written_when_there_is_some(tmp_path: Path) 
     await cache.flush()
     assert set(pins.values()) == {0}
     assert await hits(cache, keys) == [key != keys[7] for key in keys]
+    assert cache.surely_absent(keys[7])  # so the next look for it asks no database
     assert metrics["cache.dropped"] == 1
     await cache.aclose()
