@@ -300,9 +300,6 @@ class Filesystem:
         The buffer is good until the caller next awaits. Raises `Stale` when the version
         is gone from the bucket, and any `RequestError`.
         """
-        known = self.known_bytes(fh, offset, size)
-        if known is not None:
-            return known
         file = self._file(fh)
         if (failure := file.failures.recall(offset)) is not None:
             raise failure.with_traceback(None)

@@ -16,14 +16,14 @@ from s3mount.reading.window import Plan, Window
 class Handle:
     """One open file of one version."""
 
+    _window: Window | None  # from the first read on that has to wait
+
     def __init__(self, info: ObjectInfo, fetcher: Fetcher, readahead: Readahead) -> None:
         self._fetcher = fetcher
         self._readahead = readahead
         self._is_streaming = False
         self._under_way = 0  # reads that were not answered yet
-        self._window: Window | None = None  # from the first read on that has to wait
-        self._content = fetcher.content(info)
-        self._content.readers += 1
+        self._open(info)
 
     @property
     def info(self) -> ObjectInfo:
@@ -33,9 +33,7 @@ class Handle:
     def switch(self, info: ObjectInfo) -> None:
         """Read this version from now on."""
         self._leave_content()
-        self._window = None
-        self._content = self._fetcher.content(info)
-        self._content.readers += 1
+        self._open(info)
 
     def whole(self, offset: int, size: int) -> memoryview | None:
         """The answer to a read of a whole small file that is here, without waiting; else None."""
@@ -99,6 +97,11 @@ class Handle:
             if reached < stop:
                 plan.stream.fell_short(start, reached)
                 break
+
+    def _open(self, info: ObjectInfo) -> None:
+        self._content = self._fetcher.content(info)
+        self._content.readers += 1
+        self._window = None
 
     def _leave_content(self) -> None:
         for start, stop in self._window.wanted if self._window is not None else ():
