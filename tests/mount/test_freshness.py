@@ -75,8 +75,8 @@ def test_what_is_in_use_is_listed_anew_and_nobody_waits_for_it(
                 proxy.clear()
                 user.join()
         for directory in directories:
-            until(lambda: (directory / "7").stat().st_size == len(b"another"), "7 is seen")  # noqa: B023
-            until(lambda: "new" in os.listdir(directory), "the new one is seen")  # noqa: B023
+            until(lambda: (directory / "7").stat().st_size == len(b"another"), "7 is seen")  # noqa: B023 - at once
+            until(lambda: "new" in os.listdir(directory), "the new one is seen")  # noqa: B023 - at once
             assert "3" not in os.listdir(directory)
             assert (directory / "7").read_bytes() == b"another"
 

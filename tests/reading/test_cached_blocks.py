@@ -7,9 +7,22 @@ import trio
 import trio.testing
 from trio.testing import MockClock
 
+from s3mount.model import ObjectInfo
 from s3mount.reading.rows import ASIDES
 from s3mount.s3.fake import FakeBucket
 from tests.reading.rig import UNIT, MemoryCache, body, cut, gets, read_all, rig_of
+
+
+async def cached(
+    bucket: FakeBucket, nursery: trio.Nursery, size: int
+) -> tuple[ObjectInfo, MemoryCache]:
+    """An object, and a cache that has all of it."""
+    info = bucket.put("a", body(size))
+    cache = MemoryCache(nursery, latency=1.0)
+    await rig_of(bucket, nursery, cache=cache).read(info, 0, size)
+    await trio.testing.wait_all_tasks_blocked()
+    bucket.requests.clear()
+    return info, cache
 
 
 @pytest.mark.parametrize("knows_absent", [True, False])
@@ -17,11 +30,8 @@ async def test_sectors_of_a_block_that_is_cached_whole_are_not_fetched(
     nursery: trio.Nursery, autojump_clock: MockClock, knows_absent: bool
 ) -> None:
     bucket = FakeBucket()
-    info = bucket.put("a", body(100))
-    cache = MemoryCache(nursery, knows_absent=knows_absent, latency=1.0)
-    await rig_of(bucket, nursery, cache=cache).read(info, 0, 100)
-    await trio.testing.wait_all_tasks_blocked()
-    bucket.requests.clear()
+    info, cache = await cached(bucket, nursery, 100)
+    cache.knows_absent = knows_absent
     rig = rig_of(bucket, nursery, cache=cache)
     assert await rig.read(info, 21, 22) == cut(21, 22)
     assert await rig.read(info, 97, 99) == cut(97, 99)
@@ -39,10 +49,7 @@ async def test_a_block_cached_whole_serves_the_sectors_that_are_not_here(
 ) -> None:
     """What is here stays as it is, though the row that has it too is damaged."""
     bucket = FakeBucket()
-    info = bucket.put("a", body(64))
-    cache = MemoryCache(nursery, latency=1.0)
-    await rig_of(bucket, nursery, cache=cache).read(info, 0, 64)
-    await trio.testing.wait_all_tasks_blocked()
+    info, cache = await cached(bucket, nursery, 64)
     rows, cache.rows = cache.rows, {}
     rig = rig_of(bucket, nursery, cache=cache)
     assert await rig.read(info, 4, 8) == cut(4, 8)
@@ -60,10 +67,7 @@ async def test_few_rows_are_read_aside_at_once(
 ) -> None:
     """Their memory is beside the budget."""
     bucket = FakeBucket()
-    info = bucket.put("a", body(128))
-    cache = MemoryCache(nursery, latency=1.0)
-    await rig_of(bucket, nursery, cache=cache).read(info, 0, 128)
-    await trio.testing.wait_all_tasks_blocked()
+    info, cache = await cached(bucket, nursery, 128)
     rows, cache.rows = cache.rows, {}
     rig = rig_of(bucket, nursery, cache=cache)
     starts = range(0, 128, 16)
@@ -100,11 +104,7 @@ async def test_nobody_waits_for_ever_for_a_cached_row_that_is_read_no_more(
 ) -> None:
     """Reading ahead asked for a sector, its row brings the block, and then it is dropped."""
     bucket = FakeBucket()
-    info = bucket.put("a", body(64))
-    cache = MemoryCache(nursery, latency=1.0)
-    await rig_of(bucket, nursery, cache=cache).read(info, 0, 64)
-    await trio.testing.wait_all_tasks_blocked()
-    bucket.requests.clear()
+    info, cache = await cached(bucket, nursery, 64)
     rig = rig_of(bucket, nursery, cache=cache)
     content = rig.fetcher.content(info)
     rig.fetcher.request(content, 16 * UNIT, 20 * UNIT, urgent=False)
