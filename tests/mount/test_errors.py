@@ -27,6 +27,7 @@ from tests.fault_proxy import (
     whole,
 )
 from tests.mounting import SENT_ONCE, Mounted, Mounts, until
+from tests.stopwatch import Stopwatch
 
 BLOCK = 1024 * 1024
 # No tries again, so that the first failure is the answer; what is tried again is shown below.
@@ -345,6 +346,12 @@ def test_a_versioned_bucket_goes_on_with_the_old_version(bucket: Bucket, mount: 
 # --- a server that is gone, or hangs ----------------------------------------------------------
 
 
+def timed(call: Callable[[], object]) -> tuple[str, float]:
+    """The errno of the call, and its seconds."""
+    with Stopwatch() as watch:
+        return errno_of_call(call), watch.seconds
+
+
 def test_a_server_that_is_gone(bucket: Bucket, proxy: FaultProxy, mount: Mounts) -> None:
     bucket.put({"file": b"content", "known": b"x", "dir/file": b""})
     mounted = mount(bucket.name, "--retries", "3", endpoint_url=proxy.endpoint_url, cache=None)
@@ -352,7 +359,9 @@ def test_a_server_that_is_gone(bucket: Bucket, proxy: FaultProxy, mount: Mounts)
     assert read(mounted.path / "known") == b"x"
     proxy.go()
     for call in (lambda: read(mounted.path / "file"), (mounted.path / "dir/file").stat):
-        assert errno_of_call(call) == "EHOSTUNREACH"
+        name, seconds = timed(call)
+        assert name == "EHOSTUNREACH"
+        assert seconds < 2 + 1.5
     # What is known needs no server.
     assert read(mounted.path / "known") == b"x"
     assert "file" in os.listdir(mounted.path)
@@ -367,7 +376,9 @@ def test_a_server_that_hangs(
     said = r"operations: read: .*not done in 2.4 s.*raise --deadline"
     mounted.expect(said)
     proxy.on("GET", action)
-    assert errno_of_call(lambda: read(mounted.path / "file")) == "ETIMEDOUT"
+    name, seconds = timed(lambda: read(mounted.path / "file"))
+    assert name == "ETIMEDOUT"
+    assert 2.4 <= seconds < 3
     # The server hangs still: nothing but the deadline has ended it.
     assert re.search(said, mounted.log())
     proxy.clear()

@@ -10,7 +10,6 @@ import os
 import random
 import struct
 import threading
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -20,14 +19,12 @@ import pytest
 from benchmarks.modelled_s3 import Fault, FaultKind, ModelledS3
 from tests.mounting import Mounted, Mounts
 from tests.servers import Server
+from tests.stopwatch import Stopwatch
 
 SIZES = [16 * n for n in (1, 70, 5_000, 9_000, 20_000, 70_000, 131_072, 200_000)]
 OBJECTS = 24
 READERS = 6
 READS = 30  # of each
-# Nothing waits for that, or it would show: what the machine takes is far less.
-PATIENCE = ("--read-timeout", "60s", "--deadline", "5m")
-SOON = 40.0
 
 
 def size_of(number: int) -> int:
@@ -68,23 +65,24 @@ def read(path: Path, number: int, start: int, stop: int) -> bytes:
         os.close(fd)
 
 
-def read_at_random(path: Path, seed: int, slowest: list[float]) -> None:
+def read_at_random(path: Path, seed: int, slowest: list[float], watch: Stopwatch) -> None:
     numbers = random.Random(seed)
     for _ in range(READS):
         number = numbers.randrange(OBJECTS)
         size = size_of(number)
         start = numbers.randrange(size // 16) * 16
         stop = min(size, start + numbers.choice([16, 4096, 65536, 1_048_576]))
-        began = time.monotonic()
+        began = watch.seconds
         assert read(path, number, start, stop) == content(number, start, stop)
-        slowest.append(time.monotonic() - began)
+        slowest.append(watch.seconds - began)
 
 
 def read_by_many(path: Path) -> float:
     """Random reads of several threads, all right; the slowest's seconds."""
     slowest: list[float] = []
-    with ThreadPoolExecutor(READERS) as pool:
-        for reader in [pool.submit(read_at_random, path, n, slowest) for n in range(READERS)]:
+    with Stopwatch() as watch, ThreadPoolExecutor(READERS) as pool:
+        readers = [pool.submit(read_at_random, path, n, slowest, watch) for n in range(READERS)]
+        for reader in readers:
             reader.result()
     assert len(slowest) == READERS * READS
     return max(slowest)
@@ -110,12 +108,13 @@ KINDS = [
 def test_reads_are_right_under(
     faulty: Callable[..., Mounted], modelled: ModelledS3, fault: Fault
 ) -> None:
-    mounted = faulty(*PATIENCE, cache=None)
+    mounted = faulty(cache=None)
     modelled.set_faults(fault, seed=1)
     modelled.reset_counts()
     slowest = read_by_many(mounted.path)
     assert modelled.counts(0).faults[fault.kind.value] > 0
-    assert slowest < SOON
+    # Far below --read-timeout: nothing waited for that, and backing off took the rest.
+    assert slowest < 8.0
 
 
 @pytest.mark.parametrize("cache", [None, "cache"])
@@ -152,16 +151,15 @@ def test_what_was_read_under_faults_is_right_in_the_cache(
 def test_an_endpoint_that_never_answered_is_read_soon_after_it_is_back(
     faulty: Callable[..., Mounted], modelled: ModelledS3
 ) -> None:
-    mounted = faulty(*PATIENCE, cache=None)
+    mounted = faulty(cache=None)
     read_by_many(mounted.path)
     dead = 4.0
     modelled.hang(dead)
-    began = time.monotonic()
-    with ThreadPoolExecutor(OBJECTS) as pool:
+    with Stopwatch() as watch, ThreadPoolExecutor(OBJECTS) as pool:
         every = [pool.submit(read, mounted.path, n, 0, size_of(n)) for n in range(OBJECTS)]
         for n, reader in enumerate(every):
             assert reader.result() == content(n, 0, size_of(n))
-    assert time.monotonic() - began < SOON
+        assert watch.seconds < dead + 3.0
 
 
 def test_objects_that_are_replaced_are_never_mixed(
