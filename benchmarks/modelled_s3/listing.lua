@@ -65,11 +65,15 @@ function M.names(bucket, prefix, delimiter, after, limit)
     end
 end
 
-local function contents(name, line, encode, owner)
+-- In pieces: LuaJIT keeps every string once, found by a hash of sixteen of its bytes. Of whole rows
+-- those are alike, so that 100,000 of them were one chain, and a page took a second.
+local function add_contents(out, name, line, owner)
     local size, mtime, etag = line:match("^(%d+)\t(%d+)\t([^\t]*)")
-    return "<Contents><Key>" .. encode(name) .. "</Key><LastModified>" .. iso(mtime)
-        .. "</LastModified><ETag>&quot;" .. etag .. "&quot;</ETag><Size>" .. size .. "</Size>"
-        .. owner .. "<StorageClass>STANDARD</StorageClass></Contents>"
+    local n = #out
+    out[n + 1], out[n + 2], out[n + 3] = "<Contents><Key>", name, "</Key><LastModified>"
+    out[n + 4], out[n + 5], out[n + 6] = iso(mtime), "</LastModified><ETag>&quot;", etag
+    out[n + 7], out[n + 8], out[n + 9] = "&quot;</ETag><Size>", size, "</Size>"
+    out[n + 10], out[n + 11] = owner, "<StorageClass>STANDARD</StorageClass></Contents>"
 end
 
 local OWNER = "<Owner><ID>modelled</ID><DisplayName>modelled</DisplayName></Owner>"
@@ -110,13 +114,14 @@ function M.page(name, bucket, args)
     local owner = (not v2 or args["fetch-owner"] == "true") and OWNER or ""
     for _, pair in ipairs(names) do
         if not pair[2] then
-            out[#out + 1] = contents(pair[1], bucket.objects[pair[1]], encode, owner)
+            add_contents(out, encode(pair[1]), bucket.objects[pair[1]], owner)
         end
     end
     for _, pair in ipairs(names) do
         if pair[2] then
-            out[#out + 1] = "<CommonPrefixes><Prefix>" .. encode(pair[1])
-                .. "</Prefix></CommonPrefixes>"
+            local n = #out
+            out[n + 1], out[n + 2] = "<CommonPrefixes><Prefix>", encode(pair[1])
+            out[n + 3] = "</Prefix></CommonPrefixes>"
         end
     end
     out[#out + 1] = "</ListBucketResult>"
