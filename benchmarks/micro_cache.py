@@ -155,10 +155,13 @@ def fill(directory: Path, rows: int) -> None:
         connection.executemany(
             f"INSERT INTO Cache ({columns}) VALUES (?, 1, ?, ?, 16384, 2, ?, ?)",
             (
-                (digest, n, n, f"{digest.hex()[:2]}/{digest.hex()[2:]}-00000000", bytes(16))
+                (digest, n, n, f"{digest.hex()[:2]}/{digest.hex()[2:16]}", bytes(24))
                 for n in range(rows)
                 for digest in [key_digest(f"row-{n}")]
             ),
+        )
+        connection.execute(
+            "INSERT INTO Files SELECT filename, rowid, rowid, size, access_time FROM Cache"
         )
 
 

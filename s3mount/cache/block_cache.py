@@ -6,7 +6,7 @@ changes: it is there, or it is not.
 INVARIANTS
 - No failure here reaches a reader: whatever goes wrong is a miss, and one warning.
 - A hit is right: `True` stands for the very bytes that were put under that key,
-  checked on every read. A row that fails the check is deleted.
+  checked on every read. A row that fails the check is deleted, with all in its file.
 - Nothing here makes a reader wait for a write: `put` only queues, and says False
   when the writer is behind.
 - State belongs to the trio thread. The threads (a few writers and readers) get
@@ -32,7 +32,7 @@ from pathlib import Path
 import outcome
 import trio
 
-from s3mount.cache.block_disk import key_digest
+from s3mount.cache.block_disk import StoredBlock, key_digest
 from s3mount.cache.directory import prepare
 from s3mount.cache.jobs import Connections, read_rows
 from s3mount.cache.opened import Opened
@@ -149,7 +149,7 @@ class BlockCache:
             opened.is_looking_around &= not look
         if results.bad:
             self._metrics.count("cache.bad", len(results.bad))
-            self._warn("bad", f"a damaged block of the cache is deleted: {results.reason}")
+            self._warn("bad", f"a damaged file of the cache is deleted: {results.reason}")
             self._writer.discard(opened, results.bad)
         if results.failure is not None:
             self._failed(opened, results.failure, "read")
@@ -159,7 +159,7 @@ class BlockCache:
             if block is None:
                 self._metrics.count("cache.misses")
             else:
-                self._note_hit(key_digest(key), block.length)
+                self._note_hit(block)
                 opened.recent.note(key_digest(key), block)
         found = iter(results.found)
         return [hit or next(found) is not None for hit in hits]
@@ -173,16 +173,16 @@ class BlockCache:
         self._reopen()
         if self._opened is None:
             return False
-        digest = key_digest(key)
-        hit = self._opened.recent.read_into(self._opened.index.disk, digest, buffer)
-        if hit:
-            self._note_hit(digest, len(buffer))
-        return hit
+        opened = self._opened
+        block = opened.recent.read_into(opened.index.disk, key_digest(key), buffer)
+        if block is not None:
+            self._note_hit(block)
+        return block is not None
 
-    def _note_hit(self, digest: bytes, length: int) -> None:
-        self._writer.note_hit(digest)
+    def _note_hit(self, block: StoredBlock) -> None:
+        self._writer.note_hit(block.filename)
         self._metrics.count("cache.hits")
-        self._metrics.count("cache.bytes_read", length)
+        self._metrics.count("cache.bytes_read", block.length)
 
     def surely_absent(self, key: str) -> bool:
         """True only when `key` is not cached; False when it is, or when that is unknown.

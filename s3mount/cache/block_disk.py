@@ -1,8 +1,9 @@
-"""Values of the cache as plain files: written in one call, checked on every read.
+"""Values of the cache in plain files: many written in one call, each checked on every read.
 
 A `diskcache.Disk` is how diskcache turns keys and values into columns and files.
-This one keeps a block as a file that holds the block's bytes and nothing else, and
-in the row's `value` column what the bytes must be: their length and a checksum.
+This one keeps the blocks that are written together in one file, one behind the other and
+nothing else, and in the row's `value` column where in it and what the bytes must be:
+their offset, their length and a checksum.
 
 INVARIANTS
 - `read_into` says True only for a buffer that it filled wholly with the bytes that
@@ -12,14 +13,15 @@ INVARIANTS
 - Nothing is ever pickled or unpickled, neither keys nor values (CVE-2025-69872).
 - A value file has a random name that no row holds before it is written whole, and
   it is never written again. So it needs no temporary name and no rename: a file is
-  reachable when its row is committed, and is an orphan to be swept until then.
+  reachable when its rows are committed, and is an orphan to be swept until then.
+- A value file has no holes: it is as long as its blocks together.
 
 Large values go past the page cache, both ways, where the filesystem lets them (O_DIRECT):
 it saves a copy and the page cache's own work, 0.3 s of CPU per GiB read and 0.6 per GiB
 written, and leaves the memory of the machine to others. The kernel keeps what is read
 through the mount anyway.
 
-All values are files, however small: for rows of 16 KiB, SQLite with the value inside
+All values are in files, however small: for rows of 16 KiB, SQLite with the value inside
 took 42 us to write and 42 us to delete a row, a file with its row 18 us and 7 us;
 reading costs the same 10 us. (64 rows a transaction, WAL, ext4.)
 
@@ -33,7 +35,7 @@ import fcntl
 import os
 import re
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from hashlib import blake2b
 from typing import NamedTuple
@@ -52,10 +54,14 @@ DISK_BLOCK = 4096
 # Shorter values go through the page cache: they are read again soon, and without a thread.
 MIN_DIRECT = 512 << 10
 
+_IOV_MAX = os.sysconf("SC_IOV_MAX")
+
 DIGEST_SIZE = 16  # bytes of the digest that stands for a key
 
-_LABEL = struct.Struct("<QQ")  # length in bytes, checksum
-_FILENAME = re.compile(r"[0-9a-f]{2}/[0-9a-f]{30}-[0-9a-f]{8}")
+_LABEL = struct.Struct("<QQQ")  # offset in the file, length in bytes, checksum
+LABEL_SIZE = _LABEL.size
+# What is longer was given by a layout of before, and is there to be swept.
+_FILENAME = re.compile(r"[0-9a-f]{2}/([0-9a-f]{14}|[0-9a-f]{30}-[0-9a-f]{8})")
 
 
 class BadRow(Exception):
@@ -63,16 +69,17 @@ class BadRow(Exception):
 
 
 class StoredBlock(NamedTuple):
-    """A value file: where it is, and what must be in it."""
+    """A part of a value file: where it is, and what must be in it."""
 
     filename: str  # relative to the cache directory
+    offset: int
     length: int  # bytes
     checksum: int  # xxh3_64, seeded with the key
 
 
 @lru_cache(512)  # each row's is asked for several times while it is written or read
 def key_digest(key: str) -> bytes:
-    """The 16 bytes that stand for `key` in the database and in file names.
+    """The 16 bytes that stand for `key` in the database.
 
     A cryptographic hash: that two keys never meet in one digest must also hold for
     keys that somebody chose. It halves the database: keys are long, and each is
@@ -99,7 +106,7 @@ def is_value_name(filename: str) -> bool:
 
 
 class BlockDisk(Disk):  # type: ignore[misc]  # diskcache ships no types
-    """Keys are `str`, values are bytes in files of their own."""
+    """Keys are `str`, values are bytes in files."""
 
     _directory: str
     is_direct = True  # until the filesystem refuses to go past the page cache
@@ -115,39 +122,60 @@ class BlockDisk(Disk):  # type: ignore[misc]  # diskcache ships no types
         return key
 
     def filename(self, key: object = UNKNOWN, value: object = UNKNOWN) -> tuple[str, str]:
-        """A new name for the value of `key`: relative to the directory, and the full path.
+        """A new name for a value file: relative to the directory, and the full path.
 
-        The name begins with the digest: a sweep looks up the row of a file by it. One
-        level of 256 directories holds 4,000 files each at a million rows; diskcache's
-        two levels would make and remove a directory for almost every file.
+        In one of 16 directories, from "00" to "0f": with 256, as many as there are files of
+        a GiB, making them was half of what making the files cost.
         """
-        if type(key) is not str:
-            raise TypeError(f"a cache key must be str, not {type(key).__name__}")
-        name = key_digest(key).hex()
-        filename = f"{name[:2]}/{name[2:]}-{os.urandom(4).hex()}"
+        name = os.urandom(8).hex()
+        filename = f"0{name[0]}/{name[2:]}"
         return filename, f"{self._directory}/{filename}"
 
-    def write(self, key: str, data: Buffer, *, hurry: bool = False) -> StoredBlock:
-        """Write `data` to a new file. Raises OSError, and then leaves no file behind.
+    def write(
+        self, values: Sequence[tuple[str, Buffer]], *, hurry: bool = False
+    ) -> list[tuple[str, StoredBlock]]:
+        """Write values, by key, to one new file. Raises OSError, and then leaves no file behind.
 
+        One file, as making one costs more than to write a MiB where others were removed lately.
         `hurry`: into the page cache, which takes it faster than most disks.
         """
-        rest = memoryview(data).cast("B")
-        length = len(rest)
-        filename, path = self.filename(key)
-        goes_direct = not hurry and self._goes_direct(rest)
-        fd = self._create(path, goes_direct=goes_direct)
+        direct, others = self._in_order(values, hurry=hurry)
+        digests = [key_digest(key) for key, _ in direct + others]
+        filename, path = self.filename()
+        fd = self._create(path, goes_direct=bool(direct))
         try:
-            if goes_direct:
-                rest = self._write_directly(fd, rest)
-            while rest:
-                rest = rest[os.write(fd, rest) :]
+            left = self._write_directly(fd, [data for _, data in direct]) if direct else []
+            left += [data for _, data in others]
+            if direct and left:
+                fcntl.fcntl(fd, fcntl.F_SETFL, 0)
+            _write(fd, left)
         except BaseException:
             self.remove(filename)
             raise
         finally:
             os.close(fd)
-        return StoredBlock(filename, length, checksum(key_digest(key), data))
+        blocks, offset = [], 0
+        for digest, (key, data) in zip(digests, direct + others, strict=True):
+            check = checksum(digest, data)
+            blocks.append((key, StoredBlock(filename, offset, len(data), check)))
+            offset += len(data)
+        return blocks
+
+    def _in_order(
+        self, values: Sequence[tuple[str, Buffer]], *, hurry: bool
+    ) -> tuple[list[tuple[str, memoryview]], list[tuple[str, memoryview]]]:
+        """The values that go past the page cache, and the others, as they lie in the file.
+
+        Whole disk blocks come first, so that all of them can be read past the page cache.
+        """
+        direct: list[tuple[str, memoryview]] = []
+        others: list[tuple[str, memoryview]] = []
+        for key, value in values:
+            data = memoryview(value).cast("B")
+            goes_direct = not hurry and self._goes_direct(data)
+            (direct if goes_direct else others).append((key, data))
+        others.sort(key=lambda value: len(value[1]) % DISK_BLOCK != 0)
+        return direct, others
 
     def _create(self, path: str, *, goes_direct: bool) -> int:
         """Create and open a file, and the directory that it needs. Raises OSError."""
@@ -173,14 +201,14 @@ class BlockDisk(Disk):  # type: ignore[misc]  # diskcache ships no types
         """The columns `size`, `mode`, `filename` and `value` for a value.
 
         `value` is bytes, or a `StoredBlock` that `write` gave before: so that many
-        files are written first and one short transaction makes all of them rows.
-        `size` is what the file occupies, so that the sum of them is what `du` says.
+        are written first and one short transaction makes all of them rows.
+        `size` is what a file of this block alone occupies.
         """
         if isinstance(value, (bytes, bytearray, memoryview)) and isinstance(key, str) and not read:
-            value = self.write(key, value)
+            ((_, value),) = self.write([(key, value)])
         if not isinstance(value, StoredBlock):
             raise TypeError(f"a cache value must be bytes, not {type(value).__name__}")
-        label = _LABEL.pack(value.length, value.checksum)
+        label = _LABEL.pack(value.offset, value.length, value.checksum)
         return disk_usage(value.length), MODE_BINARY, value.filename, label
 
     def fetch(self, mode: object, filename: object, value: object, read: object) -> StoredBlock:
@@ -194,9 +222,8 @@ class BlockDisk(Disk):  # type: ignore[misc]  # diskcache ships no types
         if type(filename) is not str or not is_value_name(filename):
             raise BadRow("a file name that the cache does not give")
         if type(value) is not bytes or len(value) != _LABEL.size:
-            raise BadRow("no length and checksum")
-        length, expected = _LABEL.unpack(value)
-        return StoredBlock(filename, length, expected)
+            raise BadRow("no offset, length and checksum")
+        return StoredBlock(filename, *_LABEL.unpack(value))
 
     def read_into(
         self, digest: bytes, block: StoredBlock, buffer: memoryview, *, wait: bool = True
@@ -210,10 +237,10 @@ class BlockDisk(Disk):  # type: ignore[misc]  # diskcache ships no types
         if len(buffer) != block.length:
             return False
         path = f"{self._directory}/{block.filename}"
-        if wait and self._goes_direct(buffer):
-            received = self._read_directly(path, buffer)
+        if wait and not block.offset % DISK_BLOCK and self._goes_direct(buffer):
+            received = self._read_directly(path, buffer, block.offset)
         else:
-            received = _read(path, buffer, how=0 if wait else os.RWF_NOWAIT)
+            received = _read(path, buffer, block.offset, how=0 if wait else os.RWF_NOWAIT)
         return received == block.length and checksum(digest, buffer) == block.checksum
 
     def remove(self, file_path: str) -> None:
@@ -233,36 +260,49 @@ class BlockDisk(Disk):  # type: ignore[misc]  # diskcache ships no types
             and not ctypes.addressof(ctypes.c_char.from_buffer(data)) % DISK_BLOCK
         )
 
-    def _write_directly(self, fd: int, data: memoryview) -> memoryview:
-        """Write what goes past the page cache in one call; the rest. Raises OSError."""
+    def _write_directly(self, fd: int, buffers: list[memoryview]) -> list[memoryview]:
+        """Write what goes past the page cache in one call; what is left. Raises OSError."""
         try:
-            data = data[os.write(fd, data) :]
+            written = os.writev(fd, buffers[:_IOV_MAX])
         except OSError:
             fcntl.fcntl(fd, fcntl.F_SETFL, 0)
-            data = data[os.write(fd, data) :]  # a full or broken disk refuses this, too
+            written = os.writev(fd, buffers[:_IOV_MAX])  # a full or broken disk refuses this, too
             self.is_direct = False
-        if data:
-            fcntl.fcntl(fd, fcntl.F_SETFL, 0)
-        return data
+        return _behind(buffers, written)
 
-    def _read_directly(self, path: str, buffer: memoryview) -> int:
-        """Read a file past the page cache, or through it if that is refused. Raises OSError."""
+    def _read_directly(self, path: str, buffer: memoryview, offset: int) -> int:
+        """Read past the page cache, or through it if that is refused. Raises OSError."""
         try:
-            return _read(path, buffer, flags=os.O_DIRECT)
+            return _read(path, buffer, offset, flags=os.O_DIRECT)
         except FileNotFoundError:
             raise
         except OSError:
-            received = _read(path, buffer)  # raises what is not about the page cache
+            received = _read(path, buffer, offset)  # raises what is not about the page cache
             self.is_direct = False
             return received
 
 
-def _read(path: str, buffer: memoryview, *, flags: int = 0, how: int = 0) -> int:
+def _read(path: str, buffer: memoryview, offset: int, *, flags: int = 0, how: int = 0) -> int:
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | flags)
     try:
-        return os.preadv(fd, (buffer,), 0, how)
+        return os.preadv(fd, (buffer,), offset, how)
     finally:
         os.close(fd)
+
+
+def _write(fd: int, buffers: list[memoryview]) -> None:
+    """Write all, one behind the other, in as few calls as it takes. Raises OSError."""
+    while buffers:
+        buffers = _behind(buffers, os.writev(fd, buffers[:_IOV_MAX]))
+
+
+def _behind(buffers: list[memoryview], written: int) -> list[memoryview]:
+    """What is left of buffers when so many bytes of them are written."""
+    for number, data in enumerate(buffers):
+        if written < len(data):
+            return [data[written:], *buffers[number + 1 :]]
+        written -= len(data)
+    return []
 
 
 def _open_new(path: str, *, goes_direct: bool) -> int:

@@ -192,25 +192,22 @@ def _read_known(index: RowIndex, want: Want) -> StoredBlock | None:
     return None
 
 
-def write_files(
+def write_file(
     index: RowIndex, rows: Sequence[PendingRow], *, free_share: float, hurry: bool
 ) -> Written:
-    """Write the files of rows that are not there yet.
+    """Write a file of the rows that are not there yet.
 
     `hurry`: more is waiting than the disk takes in time. Raises OSError, IndexFailure.
     """
-    blocks: list[tuple[str, StoredBlock]] = []
     try:
         if free_bytes(index.directory, free_share) < 0:
             return Written([], refused=True, replaced=False)
         unsure = [row.key for row in rows if not row.is_new]
         held = index.places(unsure) if unsure else {}
-        for row in rows:
-            if key_digest(row.key) not in held:
-                blocks.append((row.key, index.disk.write(row.key, row.data, hurry=hurry)))
-    except BaseException as error:
-        index.remove_files(blocks)
-        if isinstance(error, OSError) and not index.is_in_place():
+        values = {row.key: row.data for row in rows if key_digest(row.key) not in held}
+        blocks = index.disk.write(list(values.items()), hurry=hurry) if values else []
+    except OSError:
+        if not index.is_in_place():
             return Written([], refused=False, replaced=True)
         raise
     return Written(blocks, refused=False, replaced=False)
@@ -228,19 +225,19 @@ def commit(
 
 
 def discard(index: RowIndex, keys: Sequence[str]) -> bool:
-    """Delete damaged rows. False when the database is no longer in its place. IndexFailure."""
+    """Delete damaged files. False when the database is no longer in its place. IndexFailure."""
     index.discard(keys)
     return index.is_in_place()
 
 
-def touch(index: RowIndex, touched: Mapping[bytes, float]) -> None:
-    """Store the recency of rows that were hit. Raises IndexFailure."""
+def touch(index: RowIndex, touched: Mapping[str, float]) -> None:
+    """Store the recency of files that were read. Raises IndexFailure."""
     index.touch_all(touched)
 
 
 def evict(
     index: RowIndex,
-    touched: Mapping[bytes, float],
+    touched: Mapping[str, float],
     *,
     volume_limit: int,
     free_share: float,

@@ -35,15 +35,16 @@ class RecentRows:
         """Where the row was last; None when that is not known."""
         return self._blocks.get(digest)
 
-    def read_into(self, disk: BlockDisk, digest: bytes, buffer: memoryview) -> bool:
-        """Fill `buffer` with the verified row, if that needs no waiting."""
+    def read_into(self, disk: BlockDisk, digest: bytes, buffer: memoryview) -> StoredBlock | None:
+        """Fill `buffer` with the verified row, if that needs no waiting; where it is, if it did."""
         block = self._blocks.get(digest)
         if block is None or block.length > _MAX_LENGTH:
-            return False
+            return None
         try:
             hit = disk.read_into(digest, block, buffer, wait=False)
         except OSError:
             hit = False
         if not hit:
             del self._blocks[digest]  # it comes back when the thread has read it
-        return hit
+            return None
+        return block

@@ -1,14 +1,18 @@
 """The rows of the cache: which keys are kept, where, and which of them to give up first.
 
-A `diskcache.Cache` with the settings that fit, and the three things that it does not
-offer: many rows in one statement, eviction in batches by a recency that is learned
-elsewhere, and access to rows by digest. Called in the cache's threads.
+A `diskcache.Cache` with the settings that fit, and the things that it does not offer:
+value files that several rows share, many rows in one statement, eviction in batches by a
+recency that is learned elsewhere, and access to rows by digest. Called in the cache's threads.
+
+The rows of a file come and go together: in a table of its own a file has the range of its
+rows, and when one of them was last used. So a row needs no index but that of its key.
 
 INVARIANTS
 - The database alone says what is kept, and every change is one transaction: several
   daemons may use one directory. A file without its row is an orphan; a row without
   its file is a miss.
-- A file is removed after the row was, in this order, and written before it.
+- A file is removed after its rows were, in this order, and written before them.
+- The sizes of a file's rows add up to what the file occupies.
 - Nothing here scans the table, `open` least of all: it takes the same time with a
   million rows as with none.
 
@@ -25,7 +29,7 @@ import contextlib
 import os
 import sqlite3
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -33,10 +37,12 @@ from diskcache import Cache, Timeout
 
 from s3mount.cache.block_disk import (
     DIGEST_SIZE,
+    LABEL_SIZE,
     MODE_BINARY,
     BadRow,
     BlockDisk,
     StoredBlock,
+    disk_usage,
     is_value_name,
     key_digest,
 )
@@ -45,6 +51,7 @@ from s3mount.cache.block_disk import (
 IndexFailure = (sqlite3.Error, Timeout)
 
 DATABASE = "cache.db"  # diskcache.core.DBNAME
+_LAYOUT = 1  # in the database's user_version; what has another is made anew
 
 # Seconds that a statement waits for another daemon's transaction. Ours take milliseconds.
 _BUSY_TIMEOUT = 0.5
@@ -65,10 +72,24 @@ _SETTINGS = {
     "sqlite_journal_size_limit": 8 << 20,
 }
 
+_FILES = (
+    "CREATE TABLE Files (name TEXT PRIMARY KEY, first, last, size, used) WITHOUT ROWID",
+    "CREATE INDEX Files_used ON Files (used)",
+    f"PRAGMA user_version = {_LAYOUT}",
+)
+# A rowid may be given again when the last rows are gone, so the range alone does not do.
+_DELETE_ROWS = "DELETE FROM Cache WHERE rowid BETWEEN ? AND ? AND filename = ?"
+
 _EVICT_ROWS = 500  # per transaction: some 10 ms, which other daemons wait for
 
+Sql = Callable[..., sqlite3.Cursor]
 
+Victim = tuple[int, int, str, int, int]  # a file: size, rows, name, first and last row
 Place = Sequence[Any]  # the columns `mode`, `filename`, `value` of a row, not looked at yet
+
+
+class OtherLayout(sqlite3.DatabaseError):
+    """The database is one of another version of this program."""
 
 
 class Evicted(NamedTuple):
@@ -91,7 +112,10 @@ class RowIndex(Cache):  # type: ignore[misc]  # diskcache ships no types
         # checkpoint with its fsyncs: up to 100 ms on a busy disk. This one is there until the end.
         path = directory / DATABASE
         with contextlib.closing(sqlite3.connect(path, timeout=_OPEN_TIMEOUT)) as other:
-            other.execute("SELECT COUNT(*) FROM sqlite_master").fetchall()
+            ((tables,),) = other.execute("SELECT COUNT(*) FROM sqlite_master").fetchall()
+            ((layout,),) = other.execute("PRAGMA user_version").fetchall()
+            if tables and layout != _LAYOUT:
+                raise OtherLayout(f"layout {layout}, not {_LAYOUT}")
             try:
                 super().__init__(
                     str(directory),
@@ -100,7 +124,8 @@ class RowIndex(Cache):  # type: ignore[misc]  # diskcache ships no types
                     size_limit=size_limit,
                     **_SETTINGS,
                 )
-                self._sql("CREATE INDEX IF NOT EXISTS Cache_access_time ON Cache (access_time)")
+                for statement in () if tables else _FILES:
+                    self._sql(statement)
             except BaseException:
                 self.close()
                 raise
@@ -145,8 +170,9 @@ class RowIndex(Cache):  # type: ignore[misc]  # diskcache ships no types
         blocks = []
         for row in found.split(",") if type(found) is str else ():
             try:
-                digest, label = bytes.fromhex(row[:32]), bytes.fromhex(row[-32:])
-                blocks.append((digest, self.disk.fetch(MODE_BINARY, row[32:-32], label, read=True)))
+                digest, label = bytes.fromhex(row[:32]), bytes.fromhex(row[-2 * LABEL_SIZE :])
+                name = row[32 : -2 * LABEL_SIZE]
+                blocks.append((digest, self.disk.fetch(MODE_BINARY, name, label, read=True)))
             except (BadRow, ValueError):  # whoever asks for it finds out why
                 continue
         return blocks
@@ -186,49 +212,55 @@ class RowIndex(Cache):  # type: ignore[misc]  # diskcache ships no types
         return (found[-1][0] if found else rowid), digests
 
     def names(self, filename: str) -> bool:
-        """Whether a row has the value file `filename`."""
-        digest = bytes.fromhex(filename[:2] + filename[3:33])
-        found = self._sql("SELECT filename FROM Cache WHERE key = ? AND raw = 1", (digest,))
-        return (filename,) in found.fetchall()
+        """Whether there are rows of the value file `filename`."""
+        return bool(self._sql("SELECT 1 FROM Files WHERE name = ?", (filename,)).fetchall())
 
     def insert(self, blocks: Sequence[tuple[str, StoredBlock]]) -> None:
-        """Make rows of files that `BlockDisk.write` wrote, all in one statement.
+        """Make rows of all blocks of files that `BlockDisk.write` wrote.
 
-        The files of rows that are there already are removed; on failure, all are. One
-        statement: each gives up the interpreter's lock, and must get it back, beside a stream.
-        Raises `IndexFailure`.
+        Those that are rows already stay where they are; a file of nothing else is removed. On
+        failure, all are. As few statements as can be: each gives up the interpreter's lock,
+        and must get it back, beside a stream. Raises `IndexFailure`.
         """
         try:
             with self._transact() as (sql, cleanup):
                 held = set(self.places([key for key, _ in blocks]))
                 values: list[object] = []
+                files: list[tuple[str, int, int]] = []
                 now = time.time()
-                for key, block in blocks:
-                    digest, raw = self.disk.put(key)
-                    if digest in held:
-                        cleanup(block.filename)
-                    else:
-                        held.add(digest)
-                        columns = self.disk.store(block, read=False, key=key)
-                        values += (digest, raw, now, now, *columns)
+                for filename, parts in _by_file(blocks).items():
+                    new = {digest: block for digest, block in parts if digest not in held}
+                    if not new:
+                        cleanup(filename)
+                        continue
+                    held.update(new)
+                    size = disk_usage(sum(block.length for _, block in parts))
+                    files.append((filename, len(new), size))
+                    # The first has what the file occupies beyond the others.
+                    first = size - sum(block.length for block in [*new.values()][1:])
+                    for digest, block in new.items():
+                        _, *columns = self.disk.store(block, read=False)
+                        values += (digest, True, now, first or block.length, *columns)
+                        first = 0
                 if values:
-                    marks = ",".join(["(?,?,?,?,?,?,?,?)"] * (len(values) // 8))
-                    sql(
-                        "INSERT INTO Cache (key, raw, store_time, access_time,"
-                        f" size, mode, filename, value) VALUES {marks}",
+                    marks = ",".join(["(?,?,?,?,?,?,?)"] * (len(values) // 7))
+                    last = sql(
+                        "INSERT INTO Cache (key, raw, store_time, size, mode, filename, value)"
+                        f" VALUES {marks}",
                         values,
-                    )
+                    ).lastrowid
+                    _insert_files(sql, files, last - len(values) // 7, now)
         except BaseException:
             self.remove_files(blocks)
             raise
 
     def remove_files(self, blocks: Iterable[tuple[str, StoredBlock]]) -> None:
         """Remove files that were written and do not become rows."""
-        for _, block in blocks:
-            self.disk.remove(block.filename)
+        for filename in {block.filename for _, block in blocks}:
+            self.disk.remove(filename)
 
     def discard(self, keys: Iterable[str]) -> None:
-        """Remove the rows of `keys`, and their files."""
+        """Remove the rows of `keys`, their files, and all that is in them."""
         with self._transact() as (sql, cleanup):
             for key in keys:
                 found = (key_digest(key), True)
@@ -236,16 +268,18 @@ class RowIndex(Cache):  # type: ignore[misc]  # diskcache ships no types
                     "SELECT filename FROM Cache WHERE key = ? AND raw = ?", found
                 ).fetchall():
                     cleanup(name if isinstance(name, str) else None)
+                    for first, last in sql(
+                        "SELECT first, last FROM Files WHERE name = ?", (name,)
+                    ).fetchall():
+                        sql(_DELETE_ROWS, (first, last, name))
+                    sql("DELETE FROM Files WHERE name = ?", (name,))
                 sql("DELETE FROM Cache WHERE key = ? AND raw = ?", found)
 
-    def touch_all(self, times: Mapping[bytes, float]) -> None:
-        """Note when keys, by digest, were last used (seconds since the epoch)."""
+    def touch_all(self, times: Mapping[str, float]) -> None:
+        """Note when files were last used (seconds since the epoch)."""
         with self._transact() as (sql, _):
-            for digest, when in times.items():
-                sql(
-                    "UPDATE Cache SET access_time = ? WHERE key = ? AND raw = 1",
-                    (when, digest),
-                )
+            for name, when in times.items():
+                sql("UPDATE Files SET used = ? WHERE name = ?", (when, name))
 
     def volume(self) -> int:
         """Bytes in use on disk: value files, and the database's pages that hold something."""
@@ -254,40 +288,65 @@ class RowIndex(Cache):  # type: ignore[misc]  # diskcache ships no types
         return int(self.reset("size")) + int(pages - free) * int(self._page_size)
 
     def evict(self, size: int) -> Evicted:
-        """Give up the least recently used rows, `size` bytes of them or more, if there are."""
+        """Give up the least recently used files, `size` bytes of them or more, if there are."""
         rows, freed = 0, 0
         while freed < size:
             with self._transact() as (sql, cleanup):
                 oldest = sql(
-                    "SELECT rowid, size, filename FROM Cache ORDER BY access_time LIMIT ?",
+                    "SELECT size, last - first + 1, name, first, last FROM Files"
+                    " ORDER BY used LIMIT ?",
                     (_EVICT_ROWS,),
                 ).fetchall()
                 victims = _until(oldest, size - freed)
                 if not victims:
                     break
+                for _, _, name, first, last in victims:
+                    rows += sql(_DELETE_ROWS, (first, last, name)).rowcount
+                    cleanup(name)
                 marks = ",".join("?" * len(victims))
-                sql(f"DELETE FROM Cache WHERE rowid IN ({marks})", [row[0] for row in victims])
-                for _, _, name in victims:
-                    cleanup(name if isinstance(name, str) else None)
-            rows += len(victims)
-            freed += sum(row[1] for row in victims)
+                names = [victim[2] for victim in victims]
+                sql(f"DELETE FROM Files WHERE name IN ({marks})", names)
+            freed += sum(victim[0] for victim in victims)
         return Evicted(rows, freed)
 
 
-def _until(rows: Sequence[tuple[int, int, Any]], size: int) -> list[tuple[int, int, Any]]:
-    """The first rows, as many as it takes to reach `size` bytes."""
-    taken = []
-    for row in rows:
-        if size <= 0:
+def _by_file(
+    blocks: Sequence[tuple[str, StoredBlock]],
+) -> dict[str, list[tuple[bytes, StoredBlock]]]:
+    """Blocks with their digests, by file."""
+    files: dict[str, list[tuple[bytes, StoredBlock]]] = {}
+    for key, block in blocks:
+        files.setdefault(block.filename, []).append((key_digest(key), block))
+    return files
+
+
+def _insert_files(sql: Sql, files: Sequence[tuple[str, int, int]], last: int, now: float) -> None:
+    """Note files of so many rows and bytes, whose rows follow the row `last`."""
+    values: list[object] = []
+    for name, rows, size in files:
+        values += (name, last + 1, last + rows, size, now)
+        last += rows
+    marks = ",".join(["(?,?,?,?,?)"] * len(files))
+    sql(f"INSERT INTO Files (name, first, last, size, used) VALUES {marks}", values)
+
+
+def _until(files: Sequence[Victim], size: int) -> list[Victim]:
+    """The first files, as many as it takes to reach `size` bytes, or enough rows at a time."""
+    taken: list[Victim] = []
+    rows = 0
+    for file in files:
+        if size <= 0 or rows >= _EVICT_ROWS:
             break
-        taken.append(row)
-        size -= row[1]
+        taken.append(file)
+        size -= file[0]
+        rows += file[1]
     return taken
 
 
 def is_damaged(error: BaseException) -> bool:
-    """Whether an error means that the database is broken for good, and must be made anew."""
-    return _sqlite_code(error) in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+    """Whether an error means that the database is of no use for good, and must be made anew."""
+    broken = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+    return isinstance(error, OtherLayout) or _sqlite_code(error) in broken
 
 
 def is_busy(error: BaseException) -> bool:

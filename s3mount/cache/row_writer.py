@@ -1,7 +1,7 @@
 """The writing half of the cache: what is put, written, made rows, and given up to make room.
 
-Rows wait in a queue; files are written a batch at a time, and their buffers given back at
-once; when many files are written, or in a pause, one transaction makes all of them rows.
+Rows wait in a queue; a batch at a time is written into one file, and its buffers given back at
+once; when much is written, or in a pause, one transaction makes all of it rows.
 
 INVARIANTS
 - Nothing here makes a reader wait for a write: `put` only queues, and says False when the
@@ -24,7 +24,7 @@ from typing import Protocol, TypeVar
 import outcome
 import trio
 
-from s3mount.cache.block_disk import DISK_BLOCK, key_digest
+from s3mount.cache.block_disk import key_digest
 from s3mount.cache.jobs import (
     Commit,
     Connections,
@@ -33,7 +33,7 @@ from s3mount.cache.jobs import (
     discard,
     evict,
     touch,
-    write_files,
+    write_file,
 )
 from s3mount.cache.opened import Opened
 from s3mount.cache.pauses import Pauses
@@ -44,12 +44,12 @@ from s3mount.metrics import Metrics
 
 # Each waits for the disk, which takes more at a time: one wrote 1.5 GB/s, two 2.2, three no more.
 _WRITERS = 2
-_BATCH_BYTES = 4 << 20  # written in one job, and then released at once
+_BATCH_BYTES = 4 << 20  # written in one job into one file, and then released at once
 _BATCH_ROWS = 128
 _COMMIT_BYTES = 32 << 20  # written, and then made rows in one transaction
 _PAUSE_BETWEEN_ROWS = 0.2  # seconds; what was gathered is written and made rows in it
 _BATCHES_AHEAD = _WRITERS + 1  # given to the writers, so that they need not wait for trio
-_TOUCHED_MAX = 4096  # keys whose recency is kept in memory before the database learns it
+_TOUCHED_MAX = 4096  # files whose recency is kept in memory before the database learns it
 _PAUSE = 60.0  # seconds without writing after a failure
 
 T = TypeVar("T")
@@ -96,7 +96,7 @@ class RowWriter:
             limit=queue_limit,
             gather=min(queue_limit, size_limit // 8) // 2,
             batch_bytes=self._batch_bytes,
-            batch_rows=max(1, min(_BATCH_ROWS, self._batch_bytes // DISK_BLOCK)),
+            batch_rows=_BATCH_ROWS,
         )
         self._uncommitted = Uncommitted(self._commit_bytes)
         self._pauses = Pauses(_PAUSE_BETWEEN_ROWS, self._end_row)
@@ -106,7 +106,7 @@ class RowWriter:
         self._commits = 0  # of them
         self._evicting = False
         self._idle = trio.Event()
-        self._touched: dict[bytes, float] = {}
+        self._touched: dict[str, float] = {}
 
     def put(
         self,
@@ -153,9 +153,9 @@ class RowWriter:
         if rows:
             self._metrics.count("cache.dropped", rows)
 
-    def note_hit(self, digest: bytes) -> None:
-        """A row was read: the database learns it later."""
-        self._touched[digest] = time.time()
+    def note_hit(self, filename: str) -> None:
+        """A row of a file was read: the database learns it later."""
+        self._touched[filename] = time.time()
         if len(self._touched) >= _TOUCHED_MAX:
             self._flush_recency()
 
@@ -200,7 +200,7 @@ class RowWriter:
                 self._release(batch)
                 continue
             job = partial(
-                write_files,
+                write_file,
                 opened.index,
                 batch,
                 free_share=self._free_share,

@@ -66,8 +66,8 @@ class WriteQueue:
 
     @property
     def is_behind(self) -> bool:
-        """Whether more than half of what may wait is waiting."""
-        return 2 * self.waiting_bytes > self._limit
+        """Whether what may wait is nearly waiting already."""
+        return 8 * self.waiting_bytes > 7 * self._limit
 
     def append(self, row: PendingRow) -> None:
         """Queue a row."""

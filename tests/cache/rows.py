@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import sqlite3
+import struct
 from collections.abc import Callable, Iterable
 from contextlib import closing
 from functools import partial
@@ -13,6 +14,7 @@ from typing import Any
 import trio
 
 from s3mount.cache.block_cache import BlockCache
+from s3mount.cache.block_disk import disk_usage
 from s3mount.metrics import Metrics
 
 KIB = 1024
@@ -71,6 +73,20 @@ def value_files(directory: Path) -> list[Path]:
     return sorted(path for path in directory.glob("[0-9a-f][0-9a-f]/*") if path.is_file())
 
 
+def rows_by_file(directory: Path) -> dict[str, list[tuple[bytes, int, int]]]:
+    """The digest, offset and length of the rows of each file, as the database tells them."""
+    files: dict[str, list[tuple[bytes, int, int]]] = {}
+    for digest, name, label in query(directory, "SELECT key, filename, value FROM Cache"):
+        offset, length, _ = struct.unpack("<QQQ", label)
+        files.setdefault(name, []).append((digest, offset, length))
+    return files
+
+
+def all_rows(directory: Path) -> set[bytes]:
+    """The digests of all rows."""
+    return {digest for rows in rows_by_file(directory).values() for digest, _, _ in rows}
+
+
 def volume(directory: Path) -> int:
     """What the cache occupies: value files in whole disk blocks, and the database."""
     sizes = [-(-path.stat().st_size // 4096) * 4096 for path in value_files(directory)]
@@ -82,10 +98,18 @@ def query(directory: Path, sql: str, *arguments: object) -> list[tuple[Any, ...]
         return connection.execute(sql, arguments).fetchall()
 
 
-def assert_sizes_agree(directory: Path) -> None:
-    """What diskcache's triggers count must be what the table holds."""
+def assert_sizes_agree(directory: Path, *, files_are_whole: bool = True) -> None:
+    """What is counted must be what the tables hold, and what the files occupy."""
     counted: dict[str, int] = dict(query(directory, "SELECT key, value FROM Settings"))
     assert query(directory, "SELECT COUNT(*), COALESCE(SUM(size), 0) FROM Cache") == [
         (counted["count"], counted["size"])
     ]
+    files = query(directory, "SELECT name, last - first + 1, size FROM Files ORDER BY name")
+    assert files == query(
+        directory,
+        "SELECT filename, COUNT(*), SUM(size) FROM Cache WHERE raw = 1 GROUP BY 1 ORDER BY 1",
+    )
+    if files_are_whole:
+        sizes = [disk_usage((directory / name).stat().st_size) for name, _, _ in files]
+        assert sizes == [size for _, _, size in files]
     assert query(directory, "PRAGMA integrity_check") == [("ok",)]

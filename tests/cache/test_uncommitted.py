@@ -17,14 +17,17 @@ steps = st.lists(st.one_of(st.integers(0, 30 << 10), st.just("take")), max_size=
 def test_against_a_list(steps: list[int | str]) -> None:
     uncommitted = Uncommitted(LIMIT)
     added: list[tuple[str, StoredBlock]] = []
+    on_disk = 0
     for number, step in enumerate(steps):
         if isinstance(step, int):
-            added.append((str(number), StoredBlock("name", step, 0)))
-            uncommitted.add(added[-1:], 7.0)
+            cut = step // 3
+            rows = [(f"{number}-{n}", StoredBlock("f", 0, n, 0)) for n in (cut, step - cut)]
+            uncommitted.add(rows, 7.0)
+            added += rows
+            on_disk += -(-step // 4096) * 4096
         else:
             assert uncommitted.take() == added
-            added = []
-        on_disk = sum(-(-block.length // 4096) for _, block in added) * 4096
+            added, on_disk = [], 0
         assert uncommitted.is_full == (on_disk >= LIMIT)
         assert uncommitted.is_due(7.0) == uncommitted.is_full
         assert uncommitted.is_due(8.0) == bool(added)
@@ -33,7 +36,7 @@ def test_against_a_list(steps: list[int | str]) -> None:
 
 def test_the_first_decides_how_old_they_are_and_so_many_are_due() -> None:
     uncommitted = Uncommitted(LIMIT)
-    block = ("key", StoredBlock("name", 0, 0))
+    block = ("key", StoredBlock("name", 0, 0, 0))
     uncommitted.add([block], 1.0)
     uncommitted.add([block] * 254, 1.9)
     assert not uncommitted.is_due(1.99)

@@ -70,27 +70,34 @@ async def test_a_filter_that_is_full_is_made_anew(
     await cache.aclose()
 
 
+def write(index: RowIndex, key: str) -> Path:
+    """A file without a row."""
+    ((_, block),) = index.disk.write([(key, b"x")])
+    return Path(str(index.directory), block.filename)
+
+
 def test_old_orphans_are_swept_and_nothing_else(tmp_path: Path) -> None:
     index = RowIndex(tmp_path, size_limit=MIB)
-    index.insert([("kept", index.disk.write("kept", b"x"))])
+    index.insert(index.disk.write([("kept", b"x"), ("too", b"y")]))
     kept = value_files(tmp_path)
     foreign = kept[0].parent / "somebody's"
     foreign.touch()
     os.utime(foreign, (0, 0))
-    second = index.disk.write("kept", b"x")  # as left by a crash between file and row
-    orphan = index.disk.write("orphan", b"x")
-    young = index.disk.write("young", b"x")
-    for name in (kept[0].relative_to(tmp_path), second.filename, orphan.filename):
-        os.utime(tmp_path / name, (time.time() - 3700,) * 2)
-    assert upkeep.sweep(index, threading.Event(), 3600.0) == 2
-    assert value_files(tmp_path) == sorted([*kept, foreign, tmp_path / young.filename])
+    second = write(index, "kept")  # as left by a crash between file and row
+    orphan, young = write(index, "orphan"), write(index, "young")
+    before = orphan.with_name("0" * 30 + "-" + "1" * 8)  # of a layout of before
+    before.touch()
+    for path in (*kept, second, orphan, before):
+        os.utime(path, (time.time() - 3700,) * 2)
+    assert upkeep.sweep(index, threading.Event(), 3600.0) == 3
+    assert value_files(tmp_path) == sorted([*kept, foreign, young])
     index.close()
 
 
 async def test_orphans_are_swept_when_the_cache_opens(tmp_path: Path) -> None:
     index = RowIndex(tmp_path, size_limit=MIB)
-    index.insert([("kept", index.disk.write("kept", b"x"))])
-    orphan = tmp_path / index.disk.write("orphan", b"x").filename
+    index.insert(index.disk.write([("kept", b"x")]))
+    orphan = write(index, "orphan")
     os.utime(orphan, (0, 0))
     index.close()
     cache = await open_cache(tmp_path)
@@ -108,9 +115,12 @@ def fill(directory: Path, rows: int) -> None:
             "INSERT INTO Cache (key, raw, store_time, access_time, size, mode, filename, value)"
             " VALUES (?, 1, ?, ?, 16384, 2, ?, ?)",
             (
-                (digest, n, n, f"{digest.hex()[:2]}/{digest.hex()[2:]}-00000000", bytes(16))
+                (digest, n, n, f"{digest.hex()[:2]}/{digest.hex()[2:16]}", bytes(24))
                 for n, digest in ((n, key_digest(str(n))) for n in range(rows))
             ),
+        )
+        connection.execute(
+            "INSERT INTO Files SELECT filename, rowid, rowid, size, access_time FROM Cache"
         )
     connection.close()
 
