@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import ssl
 import threading
@@ -39,10 +40,12 @@ class Peer:
 
     def send(self, data: bytes, *, piece: int = 1 << 20, end: bool = False) -> None:
         def run() -> None:
-            for at in range(0, len(data), piece):
-                self._sock.sendall(data[at : at + piece])
-            if end:
-                socket.socket.shutdown(self._sock, socket.SHUT_WR)
+            # Who has read enough may be gone before all is sent.
+            with contextlib.suppress(ConnectionError, ssl.SSLEOFError):
+                for at in range(0, len(data), piece):
+                    self._sock.sendall(data[at : at + piece])
+                if end:
+                    socket.socket.shutdown(self._sock, socket.SHUT_WR)
 
         thread = threading.Thread(target=run)
         thread.start()
