@@ -5,13 +5,15 @@ which holds up every other thread. Here it costs a fifth of that, and a body goe
 socket into the caller's buffers without a copy.
 
 botocore says where to send (`endpoint`) and who we are (`signing`); `wire` speaks HTTP;
-`workers` own the connections, and `lines` those for small bodies; `replies`, `xml` and
+`lines` read the bodies, `workers` all else and long bodies over TLS, which takes longer to decrypt
+than to copy; `replies`, `xml` and
 `errors` judge the answers, as they do for `client`. An answer that is neither plain nor an
 error, such as a temporary redirect, is left to `client`: the request is sent again by boto3.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 from urllib.parse import quote
@@ -177,7 +179,12 @@ class _RangeRequest(_Request[RangeReply]):
         self._head = self._info = None
         self.received = self._index = self._filled = 0
 
-    def advance(self, connection: Connection) -> bool:
+    @property
+    def is_long(self) -> bool:
+        """See `Ask`."""
+        return self._asked.size > SMALL
+
+    def advance(self, connection: Connection, tell: Callable[[int], None]) -> bool:
         """See `Ask`."""
         if self._head is None:
             head = connection.poll_head()
@@ -188,7 +195,7 @@ class _RangeRequest(_Request[RangeReply]):
                 raise OddAnswer(head)
             self._info, self._length = check_range(head.status, head.headers, self._asked)
         try:
-            self.whole = self._pour(connection)
+            self.whole = self._pour(connection, tell)
         except OSError as error:
             raise self.failure(error) from error
         return self.whole
@@ -208,7 +215,7 @@ class _RangeRequest(_Request[RangeReply]):
         assert self._info is not None
         return RangeReply(self._info, self._length)
 
-    def _pour(self, connection: Connection) -> bool:
+    def _pour(self, connection: Connection, tell: Callable[[int], None]) -> bool:
         """Read what is there of the body into the buffers; whether it is whole."""
         while True:
             buffer = self._into[self._index]
@@ -221,7 +228,7 @@ class _RangeRequest(_Request[RangeReply]):
             self.received += count
             self._filled += count
             if self._filled == stop:
-                self.on_told(self._index)
+                tell(self._index)
                 self._index, self._filled = self._index + 1, 0
                 if self.received == self._length:
                     return True
@@ -259,6 +266,7 @@ class LeanBucket:
         self._writer = _Writer(endpoint, signer)
         self._signer = signer
         self._workers = workers
+        self._longest_line = SMALL if workers.address.tls else sys.maxsize
         self._lines = Lines(
             workers.address, free=workers.free, borrow=workers.lend, timeout=workers.timeout
         )
@@ -322,7 +330,7 @@ class LeanBucket:
         """See `Bucket.get_range`."""
         asked = Asked(key, start, sum(map(len, into)), etag, version_id)
         job = _RangeRequest(self._writer, self._place, asked, into, on_filled)
-        is_direct = asked.size <= SMALL and not self._signer.may_block()
+        by_line = asked.size <= self._longest_line and not self._signer.may_block()
         try:
             return await self._run(
                 "get",
@@ -330,7 +338,7 @@ class LeanBucket:
                 lambda: self._otherwise.get_range(
                     key, start, into, etag=etag, version_id=version_id, on_filled=on_filled
                 ),
-                self._lines.run if is_direct else None,
+                self._lines.run if by_line else None,
             )
         except RequestError as error:
             return await second_look(self, asked, error)
@@ -339,7 +347,7 @@ class LeanBucket:
 
     async def aclose(self) -> None:
         """See `Bucket.aclose`."""
-        self._lines.close()
+        await self._lines.aclose()
         await self._workers.aclose()
         await self._otherwise.aclose()
 

@@ -3,9 +3,10 @@
 Used by one worker thread; `shut_down` alone may be called from another, and ends whatever
 the thread waits for. Bodies go from the socket straight into the buffers given.
 
-Over plain TCP the socket blocks, with SO_RCVTIMEO, and MSG_WAITALL makes a whole buffer
-one call: the thread leaves and takes Python's lock once per MiB and not once per segment.
-Over TLS `records` does the same for bodies; the rest waits with Python's own time-out.
+It is read without waiting (`poll_...`), or by a thread of its own. Over plain TCP the socket then
+blocks, with SO_RCVTIMEO, and MSG_WAITALL makes a whole buffer one call: the thread leaves and
+takes Python's lock once per MiB and not once per segment. Over TLS `records` does the same for
+bodies; the rest waits with Python's own time-out.
 Times in seconds. Raises OSError (TimeoutError and ssl.SSLError are some) and `NotHttp`.
 """
 

@@ -1,4 +1,4 @@
-"""Lines: small answers, read on the trio thread as they come, over connections that are kept."""
+"""Lines: answers read as they come, by the trio thread or one beside it; kept connections."""
 
 from __future__ import annotations
 
@@ -24,19 +24,21 @@ ODD = text("404 Not Found", "nothing here")
 class Question(Job[bytes]):
     """Asks for a body, piece by piece or in a worker's thread. Of 404 a thread reads the text."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, is_long: bool = False) -> None:
         super().__init__()
+        self.is_long = is_long
         self.begin()
 
     def begin(self) -> None:
         self.head: Head | None = None
+        self.told: list[int] = []
         self.body = bytearray()
         self.failed: OSError | None = None
 
     def request(self) -> bytes:
         return REQUEST
 
-    def advance(self, connection: Connection) -> bool:
+    def advance(self, connection: Connection, tell: Callable[[int], None]) -> bool:
         if self.head is None:
             self.head = connection.poll_head()
             if self.head is None:
@@ -51,8 +53,12 @@ class Question(Job[bytes]):
             if not count:
                 raise ClosedEarly("it ended early")
             self.body += piece[:count]
+        tell(len(self.body))
         self.whole = True
         return True
+
+    def on_told(self, index: int) -> None:
+        self.told.append(index)
 
     @property
     def keep(self) -> bool:
@@ -80,8 +86,11 @@ def address_of(server: ScriptedServer) -> Address:
 class Rig:
     """Lines and workers with at most two connections to the scripted server."""
 
-    def __init__(self, server: ScriptedServer, timeout: float = 5.0) -> None:
+    def __init__(
+        self, server: ScriptedServer, timeout: float = 5.0, *, is_long: bool = False
+    ) -> None:
         self.server = server
+        self.is_long = is_long
         self.workers = Workers(address_of(server), limit=2, timeout=timeout)
         self.lines = Lines(
             self.workers.address,
@@ -92,7 +101,10 @@ class Rig:
         self.workers.borrow = self.lines.lend
 
     async def ask(self) -> bytes:
-        return await self.lines.run(Question())
+        question = Question(is_long=self.is_long)
+        answer = await self.lines.run(question)
+        assert question.told in ([len(answer)], [])
+        return answer
 
     async def work(self) -> bytes:
         return await self.workers.run(Question())
@@ -113,11 +125,12 @@ class Rig:
                 answer.more.set()
 
 
-@pytest.fixture
-async def rig(scripted: ScriptedServer) -> AsyncIterator[Rig]:
-    rig = Rig(scripted)
+@pytest.fixture(params=[False, True], ids=["small", "long"])
+async def rig(scripted: ScriptedServer, request: pytest.FixtureRequest) -> AsyncIterator[Rig]:
+    """Reads answers on the trio thread, or in the one for long ones."""
+    rig = Rig(scripted, is_long=request.param)
     yield rig
-    rig.lines.close()
+    await rig.lines.aclose()
     await rig.workers.aclose()
 
 
@@ -186,7 +199,7 @@ async def test_a_connection_that_closes_on_a_request_is_replaced_once(rig: Rig) 
 async def test_who_is_cancelled_leaves_at_once_and_the_connection_ends(rig: Rig) -> None:
     held = Answer(GOOD[:-100], "hold", rest=GOOD[-100:])
     rig.server.script(held, GOOD)
-    question = Question()
+    question = Question(is_long=rig.is_long)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(rig.lines.run, question)
         await rig.until(held.begun)
@@ -200,14 +213,15 @@ async def test_who_is_cancelled_leaves_at_once_and_the_connection_ends(rig: Rig)
     assert rig.server.connections == 2
 
 
-async def test_a_silent_server_is_a_time_out(scripted: ScriptedServer) -> None:
+@pytest.mark.parametrize("is_long", [False, True])
+async def test_a_silent_server_is_a_time_out(scripted: ScriptedServer, is_long: bool) -> None:
     rig = Rig(scripted, timeout=0.1)
     scripted.script(Answer(GOOD[:-1], "hold"))
-    question = Question()
+    question = Question(is_long=is_long)
     with pytest.raises(TimeoutError):
         await rig.lines.run(question)
     assert isinstance(question.failed, TimeoutError)
-    rig.lines.close()
+    await rig.lines.aclose()
 
 
 async def test_closing_ends_what_is_under_way_and_what_comes_later(rig: Rig) -> None:
@@ -221,7 +235,7 @@ async def test_closing_ends_what_is_under_way_and_what_comes_later(rig: Rig) -> 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(ask)
         await rig.until(held.begun)
-        rig.lines.close()
+        await rig.lines.aclose()
     await ask()
     assert rig.server.connections == 1
 
@@ -261,3 +275,14 @@ async def test_what_was_closed_while_idle_is_not_lent(rig: Rig, kind: str) -> No
     await rig.until(first.gone)
     assert await calls[1]() == BODY.encode()
     assert (rig.server.connections, len(rig.server.requests)) == (2, 2)
+
+
+async def test_an_error_of_who_is_told_is_raised_in_the_callers_task(rig: Rig) -> None:
+    class Unwilling(Question):
+        def on_told(self, index: int) -> None:
+            raise LookupError(index)
+
+    rig.server.script(GOOD, GOOD)
+    with pytest.raises(LookupError):
+        await rig.lines.run(Unwilling(is_long=rig.is_long))
+    assert await rig.ask() == BODY.encode()
