@@ -63,10 +63,10 @@ def test_a_file_is_as_recent_as_the_row_of_it_that_was_used_last(
     assert index.evict(1) == (0, 0)
 
 
-def test_no_more_than_so_many_rows_go_in_one_transaction(
+def test_no_more_than_so_many_rows_and_files_go_in_one_transaction(
     index: RowIndex, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(row_index, "_EVICT_ROWS", 5)
+    monkeypatch.setattr(row_index, "_EVICT_ROWS", 6)
     for name in "abcd":
         add(index, keys_of(name, 4, 4096))
     begun: list[int] = []
