@@ -96,11 +96,13 @@ class Reader:
         if self._closed:
             raise _closed_error()
         if self._thread is None:
-            self._thread = threading.Thread(target=self._run, name="s3-reader", daemon=True)
-            self._thread.start()
+            thread = threading.Thread(target=self._run, name="s3-reader", daemon=True)
+            thread.start()
+            self._thread = thread
         reading = _Reading(ask, connection)
-        self._readings[reading.fd] = reading
+        # In this order: what cannot be registered must not be looked for.
         self._epoll.register(reading.fd, select.EPOLLIN)
+        self._readings[reading.fd] = reading
 
         def abort(raise_cancel: Callable[[], None]) -> trio.lowlevel.Abort:
             reading.raise_cancel = raise_cancel
