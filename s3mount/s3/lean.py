@@ -5,10 +5,10 @@ which holds up every other thread. Here it costs a fifth of that, and a body goe
 socket into the caller's buffers without a copy.
 
 botocore says where to send (`endpoint`) and who we are (`signing`); `wire` speaks HTTP;
-`lines` read the bodies, `workers` all else and long bodies over TLS, which takes longer to decrypt
-than to copy; `replies`, `xml` and
-`errors` judge the answers, as they do for `client`. An answer that is neither plain nor an
-error, such as a temporary redirect, is left to `client`: the request is sent again by boto3.
+`lines` read the bodies, and `workers` all else and what is long over TLS, which takes longer to
+decrypt than to copy; `replies`, `xml` and `errors` judge the answers, as they do for `client`. An
+answer that is neither plain nor an error, such as a temporary redirect, is left to `client`: the
+request is sent again by boto3.
 """
 
 from __future__ import annotations

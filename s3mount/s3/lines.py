@@ -225,7 +225,7 @@ class Lines:
         await trio.lowlevel.wait_task_rescheduled(abort)
 
     async def _read_long(self, line: _Line, ask: Ask[Any]) -> None:
-        """Have the answer read by the thread for long ones, whose the connection is meanwhile."""
+        """Have the answer read by the thread for long ones; the connection is its own."""
         self._drop(line, close=False)
         try:
             await self._reader.read(ask, line.connection)

@@ -15,8 +15,9 @@ from tests.fault_proxy import FaultProxy, hang
 from tests.mounting import SENT_ONCE, Mounts, until
 from tests.servers import Server
 
-# What is used is listed anew at an age of 6 s, and believed for 2 s more.
-TTL = ("--metadata-ttl", "8s", "--negative-ttl", "8s")
+# What is used is listed anew at an age of 12 s, and believed for 4 s more: longer than the machine
+# stands still. Then it is asked for again.
+TTL = ("--metadata-ttl", "16s", "--negative-ttl", "16s")
 
 USES: dict[str, Callable[[Path], object]] = {
     "a directory": os.listdir,
