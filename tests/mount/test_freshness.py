@@ -7,17 +7,18 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from itertools import product
 from pathlib import Path
 
 from tests.conftest import Bucket
-from tests.fault_proxy import FaultProxy, hang
+from tests.fault_proxy import Exchange, FaultProxy, forward, hang
 from tests.mounting import SENT_ONCE, Mounts, until
 from tests.servers import Server
 
-# What is used is listed anew at an age of 12 s, and believed for 4 s more: longer than the machine
-# stands still. Then it is asked for again.
-TTL = ("--metadata-ttl", "16s", "--negative-ttl", "16s")
+# What is used is listed anew at an age of 6 s, and believed for 2 s more.
+TTL = ("--metadata-ttl", "8s", "--negative-ttl", "8s")
 
 USES: dict[str, Callable[[Path], object]] = {
     "a directory": os.listdir,
@@ -26,56 +27,86 @@ USES: dict[str, Callable[[Path], object]] = {
 }
 
 
-class User(threading.Thread):
-    """Uses a directory again and again."""
+def has_delimiter(path: str) -> bool:
+    return "delimiter=" in path
 
-    def __init__(self, use: Callable[[Path], object], directory: Path) -> None:
-        super().__init__()
+
+def is_flat(path: str) -> bool:
+    return "delimiter=" not in path
+
+
+# The directory's, being small, is asked for with its neighbours'.
+LISTINGS: dict[str, Callable[[str], bool]] = {"the root": has_delimiter, "the directory": is_flat}
+
+
+class Case:
+    """A mount whose directory is used again and again, while one of its two listings hangs."""
+
+    def __init__(
+        self, use: Callable[[Path], object], is_held_up: Callable[[str], bool], proxy: FaultProxy
+    ) -> None:
         self._use = use
-        self._directory = directory
+        self._is_held_up = is_held_up
+        self.proxy = proxy
+        self.directory = Path()
+        self.listed: list[str] = []  # what was asked for, held up or not
         self.times = 0
-        self.stop = False
+        self.stop = threading.Event()
+        self.user = threading.Thread(target=self._run)
 
-    def run(self) -> None:
-        while not self.stop:
-            self._use(self._directory)
+    def list_anew(self, exchange: Exchange) -> None:
+        """What the proxy does to a LIST."""
+        self.listed.append(exchange.path)
+        (hang if self._is_held_up(exchange.path) else forward)(exchange)
+
+    def _run(self) -> None:
+        while not self.stop.wait(0.01):
+            self._use(self.directory)
             self.times += 1
+
+    def check(self) -> None:
+        """All is as before while the listing hangs, and no listing is asked for twice."""
+        self.proxy.wait_until_hanging()
+        before = self.times
+        until(lambda: self.times >= before + 3, "it is used meanwhile")
+        assert not self.proxy.hanging.acquire(blocking=False), "it is asked for once"
+        assert len(self.listed) == len(set(self.listed)), "each is asked for once"
 
 
 def test_what_is_in_use_is_listed_anew_and_nobody_waits_for_it(
     bucket: Bucket, mount: Mounts, server: Server
 ) -> None:
-    """While the answer is held up, all is as before; then changes are seen."""
+    """While an answer is held up, all is as before; then changes are seen.
+
+    The root is in use as well: that the directory is there is known by its listing.
+    """
     bucket.put({f"d/{n}": b"1" for n in range(20)})
     with ExitStack() as ending:
-        proxies = [ending.enter_context(FaultProxy(server.endpoint_url)) for _ in USES]
-        mounts = [
-            mount(bucket.name, *TTL, *SENT_ONCE, endpoint_url=proxy.endpoint_url)
-            for proxy in proxies
+        cases = [
+            Case(use, is_held_up, ending.enter_context(FaultProxy(server.endpoint_url)))
+            for use, is_held_up in product(USES.values(), LISTINGS.values())
         ]
-        directories = [mounted.path / "d" for mounted in mounts]
-        for directory, proxy in zip(directories, proxies, strict=True):
-            assert len(os.listdir(directory)) == 20
-            assert (directory / "7").stat().st_size == 1
-            proxy.on("LIST", hang)
+        for case in cases:
+            url = case.proxy.endpoint_url
+            case.directory = mount(bucket.name, *TTL, *SENT_ONCE, endpoint_url=url).path / "d"
+        for case in cases:
+            assert len(os.listdir(case.directory)) == 20
+            assert (case.directory / "7").stat().st_size == 1
+            case.proxy.on("LIST", case.list_anew)
         bucket.put({"d/7": b"another", "d/new": b""})
         bucket.delete("d/3")
-        users = [User(*each) for each in zip(USES.values(), directories, strict=True)]
-        for user in users:
-            user.start()
+        for case in cases:
+            case.user.start()
         try:
-            for user, proxy in zip(users, proxies, strict=True):
-                proxy.wait_until_hanging()
-                before = user.times
-                until(lambda: user.times >= before + 3, "it is used meanwhile")  # noqa: B023 - at once
-                assert not proxy.hanging.acquire(blocking=False), "it is asked for once"
-                proxy.clear()
+            # Side by side, as what hangs is believed for a moment only.
+            with ThreadPoolExecutor(len(cases)) as pool:
+                list(pool.map(Case.check, cases))
         finally:
-            for user, proxy in zip(users, proxies, strict=True):
-                user.stop = True
-                proxy.clear()
-                user.join()
-        for directory in directories:
+            for case in cases:
+                case.stop.set()
+                case.proxy.clear()
+                case.user.join()
+        for directory in (case.directory for case in cases):
             until(lambda: (directory / "7").stat().st_size == len(b"another"), "7 is seen")  # noqa: B023 - at once
             until(lambda: "new" in os.listdir(directory), "the new one is seen")  # noqa: B023 - at once
             assert "3" not in os.listdir(directory)
