@@ -87,6 +87,15 @@ class Unreachable(RequestError):
     retryable = True
 
 
+class Closed(Unreachable):
+    """The connections to S3 are closed: the mount is ending."""
+
+    retryable = False
+
+    def __init__(self) -> None:
+        super().__init__("the connections to S3 are closed")
+
+
 class TlsError(RequestError):
     """The TLS handshake failed: an unknown CA, a wrong host name, an expired certificate."""
 

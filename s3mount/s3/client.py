@@ -30,8 +30,8 @@ from botocore import UNSIGNED
 from s3mount.config import Config
 from s3mount.errors import (
     BadReply,
+    Closed,
     RequestError,
-    Unreachable,
     VersionChanged,
 )
 from s3mount.metrics import Metrics
@@ -285,7 +285,7 @@ class Boto3Bucket:
 
     async def _in_thread(self, kind: str, call: Callable[[], T]) -> T:
         if self._closed:
-            raise Unreachable("the connections to S3 are closed")
+            raise Closed
         self._metrics.count(f"requests.{kind}")
         return await trio.to_thread.run_sync(call, abandon_on_cancel=True, limiter=self._limiter)
 

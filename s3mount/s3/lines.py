@@ -29,7 +29,7 @@ from typing import Any, Generic, Protocol, TypeVar
 import outcome
 import trio
 
-from s3mount.errors import Unreachable
+from s3mount.errors import Closed
 from s3mount.s3.reader import Readable, Reader
 from s3mount.s3.wire import SCRATCH, Address, Connection, Head
 
@@ -149,8 +149,7 @@ class Lines:
     async def run(self, ask: Ask[T]) -> T:
         """Send the request and give back what its answer says.
 
-        Raises what `ask` raises, `OSError`s of the connection among it, and `Unreachable`
-        when this was closed.
+        Raises what `ask` raises, `OSError`s of the connection among it, and `Closed`.
         """
         try:
             self._free.acquire_nowait()
@@ -158,7 +157,7 @@ class Lines:
             await self._free.acquire()
         try:
             if self._closed:
-                raise self._closed_error()
+                raise Closed
             data = ask.request()
             line = self._idle_line()
             if line is not None:
@@ -172,10 +171,10 @@ class Lines:
             self._free.release()
 
     async def aclose(self) -> None:
-        """End all requests with `Unreachable`, and close all connections."""
+        """End all requests with `Closed`, and close all connections."""
         self._closed = True
         for line in list(self._all.values()):
-            self._end(line, outcome.Error(self._closed_error()))
+            self._end(line, outcome.Error(Closed()))
         self._scope.cancel()
         if not self._is_running:
             self._epoll.close()
@@ -227,6 +226,9 @@ class Lines:
     async def _read_long(self, line: _Line, ask: Ask[Any]) -> None:
         """Have the answer read by the thread for long ones; the connection is its own."""
         self._drop(line, close=False)
+        if self._reader.has_failed:
+            failed, self._reader = self._reader, Reader(self._timeout)
+            await failed.aclose()
         try:
             await self._reader.read(ask, line.connection)
         except OddAnswer:
@@ -263,7 +265,7 @@ class Lines:
         )
         if self._closed:
             connection.close()
-            raise self._closed_error()
+            raise Closed
         return self._add(connection)
 
     def _add(self, connection: Connection) -> _Line:
@@ -338,7 +340,3 @@ class Lines:
             self._idle.remove(line)
         if close:
             line.connection.close()
-
-    @staticmethod
-    def _closed_error() -> Unreachable:
-        return Unreachable("the connections to S3 are closed")

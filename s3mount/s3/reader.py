@@ -9,6 +9,7 @@ INVARIANTS
 - From `Reader.read` until it returns or raises, the connection and what the answer is read into
   are the thread's alone. Who is cancelled waits until it has let go, which is at once.
 - What was told is told on the trio thread, in order, and before `read` ends.
+- However the thread ends, nobody waits for it: what it read ends with an error.
 
 Knows no S3 and no HTTP: how an answer is read, its `Ask` knows. Times in seconds.
 """
@@ -16,19 +17,24 @@ Knows no S3 and no HTTP: how an answer is read, its `Ask` knows. Times in second
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import select
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Any, Protocol
+from functools import partial
+from typing import Protocol
 
 import outcome
 import trio
 
-from s3mount.errors import Unreachable
+from s3mount.errors import Closed, Unreachable
+from s3mount.s3.notices import Caller, Notices
 from s3mount.s3.wire import Connection
+
+log = logging.getLogger(__name__)
 
 # Of those that are readable, so many are read before epoll(7) is asked again: it goes round.
 AT_ONCE = 4
@@ -53,17 +59,15 @@ class Readable(Protocol):
 
 
 class _Reading:
-    __slots__ = ("ask", "connection", "fd", "heard", "raise_cancel", "raised", "task")
+    __slots__ = ("ask", "caller", "connection", "fd", "heard", "tell")
 
-    def __init__(self, ask: Readable, connection: Connection) -> None:
+    def __init__(self, ask: Readable, connection: Connection, notices: Notices) -> None:
         self.ask = ask
         self.connection = connection
         self.fd = connection.fileno()
         self.heard = time.monotonic()  # when bytes came last, or the request was sent
-        # Used on the trio thread alone:
-        self.task = trio.lowlevel.current_task()
-        self.raise_cancel: Callable[[], None] | None = None
-        self.raised: Exception | None = None
+        self.caller = Caller()
+        self.tell: Callable[[int], None] = partial(notices.post, self.caller.tell, ask.on_told)
 
 
 class Reader:
@@ -72,17 +76,16 @@ class Reader:
     def __init__(self, timeout: float) -> None:
         """`timeout`: how long an answer may be silent."""
         self._timeout = timeout
-        self._token = trio.lowlevel.current_trio_token()
+        self._notices = Notices()
         self._epoll = select.epoll()
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._epoll.register(self._wake, select.EPOLLIN)
         self._thread: threading.Thread | None = None
         self._closed = False
+        self.has_failed = False  # and reads nothing any more
         # Added to on the trio thread, taken from in the other; and the other way round.
         self._readings: dict[int, _Reading] = {}
         self._unwanted: deque[_Reading] = deque()
-        self._notices: deque[tuple[_Reading, int | outcome.Outcome[None]]] = deque()
-        self._is_noticed = False
 
     def __repr__(self) -> str:
         return f"<Reader of {len(self._readings)} answers>"
@@ -90,22 +93,25 @@ class Reader:
     async def read(self, ask: Readable, connection: Connection) -> None:
         """Read an answer to its end, from a connection that does not block.
 
-        Raises what `ask` raises, `OSError`s of the connection among it, and `Unreachable`
-        when this is closed.
+        Raises what `ask` raises, `OSError`s of the connection among it, `Closed`, and
+        `Unreachable` when the thread fails.
         """
         if self._closed:
-            raise _closed_error()
+            raise Closed
         if self._thread is None:
             thread = threading.Thread(target=self._run, name="s3-reader", daemon=True)
             thread.start()
             self._thread = thread
-        reading = _Reading(ask, connection)
+        reading = _Reading(ask, connection, self._notices)
         # In this order: what cannot be registered must not be looked for.
         self._epoll.register(reading.fd, select.EPOLLIN)
         self._readings[reading.fd] = reading
+        # Unless the thread saw it still, and ends it.
+        if self.has_failed and self._readings.pop(reading.fd, None) is not None:
+            raise _failed()
 
         def abort(raise_cancel: Callable[[], None]) -> trio.lowlevel.Abort:
-            reading.raise_cancel = raise_cancel
+            reading.caller.cancel(raise_cancel)
             self._unwanted.append(reading)
             os.eventfd_write(self._wake, 1)
             return trio.lowlevel.Abort.FAILED
@@ -113,7 +119,7 @@ class Reader:
         await trio.lowlevel.wait_task_rescheduled(abort)
 
     async def aclose(self) -> None:
-        """End what is under way with `Unreachable`, and the thread."""
+        """End what is under way with `Closed`, and the thread."""
         if self._closed:
             return
         self._closed = True
@@ -127,6 +133,17 @@ class Reader:
     # --- in the thread ----------------------------------------------------------------
 
     def _run(self) -> None:
+        try:
+            self._serve()
+        except Exception:
+            log.exception("the thread that reads answers failed: this is a bug, please report it")
+            self.has_failed = True
+        while self._readings:
+            _, reading = self._readings.popitem()
+            error = _failed() if self.has_failed else Closed()
+            self._notices.post(reading.caller.wake, outcome.Error(error))
+
+    def _serve(self) -> None:
         looked = time.monotonic()
         while not self._closed:
             for fd, _ in self._epoll.poll(self._timeout / LOOKS, AT_ONCE):
@@ -139,13 +156,11 @@ class Reader:
             if now - looked > self._timeout / LOOKS:
                 looked = now
                 self._end_silent(now - self._timeout)
-        for reading in list(self._readings.values()):
-            self._end(reading, outcome.Error(_closed_error()))
 
     def _advance(self, reading: _Reading) -> None:
         reading.heard = time.monotonic()
         try:
-            if reading.ask.advance(reading.connection, lambda index: self._notice(reading, index)):
+            if reading.ask.advance(reading.connection, reading.tell):
                 self._end(reading, outcome.Value(None))
         except Exception as error:  # noqa: BLE001  # it is raised in the caller's task
             self._end(reading, outcome.Error(error))
@@ -167,36 +182,8 @@ class Reader:
     def _end(self, reading: _Reading, result: outcome.Outcome[None]) -> None:
         self._epoll.unregister(reading.fd)
         del self._readings[reading.fd]
-        self._notice(reading, result)
-
-    def _notice(self, reading: _Reading, what: int | outcome.Outcome[None]) -> None:
-        """Have the trio thread know: many notices wake it once."""
-        self._notices.append((reading, what))
-        if not self._is_noticed:
-            self._is_noticed = True
-            with contextlib.suppress(trio.RunFinishedError):
-                self._token.run_sync_soon(self._take_notice)
-
-    # --- on the trio thread -----------------------------------------------------------
-
-    def _take_notice(self) -> None:
-        # First: whoever appends from here on wakes us again.
-        self._is_noticed = False
-        while self._notices:
-            reading, what = self._notices.popleft()
-            if isinstance(what, int):
-                try:
-                    reading.ask.on_told(what)
-                except Exception as error:  # noqa: BLE001  # it is raised in the caller's task
-                    reading.raised = error
-                continue
-            result: outcome.Outcome[Any] = what
-            if reading.raise_cancel is not None:
-                result = outcome.capture(reading.raise_cancel)
-            elif reading.raised is not None:
-                result = outcome.Error(reading.raised)
-            trio.lowlevel.reschedule(reading.task, result)
+        self._notices.post(reading.caller.wake, result)
 
 
-def _closed_error() -> Unreachable:
-    return Unreachable("the connections to S3 are closed")
+def _failed() -> Unreachable:
+    return Unreachable("the thread that reads answers failed", "see the log")

@@ -2,8 +2,7 @@
 
 trio retires threads that idle for 10 s, and their connections with them; these stay. A job
 is handed to the worker that was used last, so that its connection is warm. What a worker
-has to tell (buffer filled, job done) goes into one queue, which trio empties: many notices
-cost one wake-up.
+has to tell (buffer filled, job done) goes by way of `Notices`.
 
 INVARIANTS
 - A worker has one job at a time; `limit` bounds the workers, and who comes later waits.
@@ -20,19 +19,19 @@ Knows no S3: what is sent and how the answer is read is the job's.
 
 from __future__ import annotations
 
-import contextlib
 import queue
 import ssl
 import threading
 from abc import ABC, abstractmethod
-from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Generic, TypeVar
 
 import outcome
 import trio
 
-from s3mount.errors import Unreachable
+from s3mount.errors import Closed
+from s3mount.s3.notices import Caller, Notices
 from s3mount.s3.wire import SCRATCH, Address, Connection, Head
 
 T = TypeVar("T")
@@ -53,10 +52,7 @@ class Job(ABC, Generic[T]):
         self.cancelled = False
         self.writing = False
         self.whole = False  # set by `receive`: the answer was read to its end
-        # Used on the trio thread alone:
-        self.task: trio.lowlevel.Task | None = None
-        self.raise_cancel: Callable[[], None] | None = None
-        self.raised: Exception | None = None
+        self.caller: Caller | None = None  # until it leaves; used on the trio thread alone
 
     @abstractmethod
     def request(self) -> bytes:
@@ -115,7 +111,7 @@ class _Worker:
                 result: outcome.Outcome[Any] = outcome.Value(self._perform(job))
             except BaseException as error:  # noqa: BLE001 - it is raised in the caller's task
                 result = outcome.Error(error)
-            self._pool.post((self, job, result))
+            self._pool.notices.post(self._pool.done, self, job, result)
             del job, result
         self._drop()
 
@@ -125,7 +121,7 @@ class _Worker:
         try:
             connection, head = self._exchange(job, data)
             try:
-                return job.receive(connection, head, lambda index: self._pool.post((job, index)))
+                return job.receive(connection, head, partial(self._pool.notices.post, _tell, job))
             finally:
                 keep = job.whole and head.keep_alive
         finally:
@@ -161,15 +157,13 @@ class Workers:
     def __init__(self, address: Address, *, limit: int, timeout: float) -> None:
         self.address = address
         self.timeout = timeout
-        self._token = trio.lowlevel.current_trio_token()
         # `Lines` take from it too, and lend what they do not use.
         self.free = trio.Semaphore(limit)
         self.borrow: Callable[[], Connection | None] = lambda: None
         self._all: list[_Worker] = []
         self._idle: list[_Worker] = []
         self._closed = False
-        self._notices: deque[tuple[Any, ...]] = deque()
-        self._awake = False
+        self.notices = Notices()
 
     def __repr__(self) -> str:
         busy = len(self._all) - len(self._idle)
@@ -178,13 +172,12 @@ class Workers:
     async def run(self, job: Job[T]) -> T:
         """Run the job in a worker's thread, and give back what `Job.receive` returns.
 
-        Raises what the job raises, `OSError`s of the connection among it, and
-        `Unreachable` when this was closed.
+        Raises what the job raises, `OSError`s of the connection among it, and `Closed`.
         """
         await self.free.acquire()
         if self._closed:
             self.free.release()
-            raise self._closed_error()
+            raise Closed
         if self._idle:
             worker = self._idle.pop()
         else:
@@ -193,14 +186,14 @@ class Workers:
         if not worker.is_connected and (connection := self.lend() or self.borrow()) is not None:
             worker.give(connection)
         worker.job = job
-        job.task = trio.lowlevel.current_task()
+        job.caller = caller = Caller()
         worker.inbox.put(job)
 
         def abort(raise_cancel: Callable[[], None]) -> trio.lowlevel.Abort:
             if self._let_go(worker, job):
-                job.task = None
+                job.caller = None
                 return trio.lowlevel.Abort.SUCCEEDED
-            job.raise_cancel = raise_cancel
+            caller.cancel(raise_cancel)
             return trio.lowlevel.Abort.FAILED
 
         result: T = await trio.lowlevel.wait_task_rescheduled(abort)
@@ -216,54 +209,27 @@ class Workers:
         return None
 
     async def aclose(self) -> None:
-        """End all requests with `Unreachable`, close all connections, end all threads."""
+        """End all requests with `Closed`, close all connections, end all threads."""
         self._closed = True
         for worker in self._all:
             job = worker.job
-            if job is not None and self._let_go(worker, job) and job.task is not None:
-                trio.lowlevel.reschedule(job.task, outcome.Error(self._closed_error()))
-                job.task = None
+            if job is not None and self._let_go(worker, job) and job.caller is not None:
+                job.caller.wake(outcome.Error(Closed()))
+                job.caller = None
             worker.inbox.put(None)
         for worker in self._all:
             # One that looks up a host or connects ends by itself, within its time-out.
             await trio.to_thread.run_sync(worker.thread.join, 1.0)
 
-    def post(self, notice: tuple[Any, ...]) -> None:
-        """From a worker's thread: (job, index) or (worker, job, result)."""
-        self._notices.append(notice)
-        if not self._awake:
-            self._awake = True
-            with contextlib.suppress(trio.RunFinishedError):
-                self._token.run_sync_soon(self._empty)
-
-    def _empty(self) -> None:
-        # First: whoever appends from here on wakes us again.
-        self._awake = False
-        while self._notices:
-            notice = self._notices.popleft()
-            if len(notice) == 2:
-                job, index = notice
-                try:
-                    job.on_told(index)
-                except Exception as error:  # noqa: BLE001 - it is raised in the caller's task
-                    job.raised = error
-            else:
-                self._done(*notice)
-
-    def _done(self, worker: _Worker, job: Job[Any], result: outcome.Outcome[Any]) -> None:
+    def done(self, worker: _Worker, job: Job[Any], result: outcome.Outcome[Any]) -> None:
+        """A worker is: told on the trio thread."""
         worker.job = None
         self._idle.append(worker)
         self.free.release()
-        task, job.task = job.task, None
-        if task is None:
-            return
-        if job.raise_cancel is not None:
-            result = outcome.capture(job.raise_cancel)
-        elif job.raised is not None:
-            result = outcome.Error(job.raised)
-        elif self._closed and isinstance(result, outcome.Error):
-            result = outcome.Error(self._closed_error())
-        trio.lowlevel.reschedule(task, result)
+        caller, job.caller = job.caller, None
+        if caller is not None:
+            is_cut_off = self._closed and isinstance(result, outcome.Error)
+            caller.wake(outcome.Error(Closed()) if is_cut_off else result)
 
     def _let_go(self, worker: _Worker, job: Job[Any]) -> bool:
         """Cancel the job; whether it is certain not to touch the caller's buffers."""
@@ -273,5 +239,7 @@ class Workers:
         worker.shut_down()
         return not writing
 
-    def _closed_error(self) -> Unreachable:
-        return Unreachable("the connections to S3 are closed")
+
+def _tell(job: Job[Any], index: int) -> None:
+    if job.caller is not None:
+        job.caller.tell(job.on_told, index)
