@@ -236,12 +236,11 @@ class RowIndex(Cache):  # type: ignore[misc]  # diskcache ships no types
                     held.update(new)
                     size = disk_usage(sum(block.length for _, block in parts))
                     files.append((filename, len(new), size))
-                    # The first has what the file occupies beyond the others.
-                    first = size - sum(block.length for block in [*new.values()][1:])
-                    for digest, block in new.items():
+                    sizes = [block.length for block in new.values()]
+                    sizes[0] += size - sum(sizes)  # what the file occupies beyond them
+                    for (digest, block), counted in zip(new.items(), sizes, strict=True):
                         _, *columns = self.disk.store(block, read=False)
-                        values += (digest, True, now, first or block.length, *columns)
-                        first = 0
+                        values += (digest, True, now, counted, *columns)
                 if values:
                     marks = ",".join(["(?,?,?,?,?,?,?)"] * (len(values) // 7))
                     last = sql(

@@ -66,7 +66,7 @@ class WriteQueue:
 
     @property
     def is_behind(self) -> bool:
-        """Whether what may wait is nearly waiting already."""
+        """Whether more waits than seven eighths of what may."""
         return 8 * self.waiting_bytes > 7 * self._limit
 
     def append(self, row: PendingRow) -> None:

@@ -13,7 +13,6 @@ request is sent again by boto3.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 from urllib.parse import quote
@@ -266,7 +265,7 @@ class LeanBucket:
         self._writer = _Writer(endpoint, signer)
         self._signer = signer
         self._workers = workers
-        self._longest_line = SMALL if workers.address.tls else sys.maxsize
+        self._tls = workers.address.tls
         self._lines = Lines(
             workers.address, free=workers.free, borrow=workers.lend, timeout=workers.timeout
         )
@@ -330,7 +329,7 @@ class LeanBucket:
         """See `Bucket.get_range`."""
         asked = Asked(key, start, sum(map(len, into)), etag, version_id)
         job = _RangeRequest(self._writer, self._place, asked, into, on_filled)
-        by_line = asked.size <= self._longest_line and not self._signer.may_block()
+        by_line = not (job.is_long and self._tls) and not self._signer.may_block()
         try:
             return await self._run(
                 "get",

@@ -68,7 +68,7 @@ def test_keys_that_are_no_str_are_refused(disk: BlockDisk, key: object) -> None:
     with pytest.raises(TypeError, match="cache key must be str"):
         disk.put(key)  # type: ignore[arg-type]  # what is refused
     with pytest.raises(TypeError, match="cache key must be str"):
-        disk.write([(key, b"x")])  # type: ignore[list-item]
+        disk.write([(key, b"x")])  # type: ignore[list-item]  # what is refused
     assert [path for path in Path(disk._directory).rglob("*") if path.is_file()] == []
 
 
