@@ -22,6 +22,7 @@ PURE = (
     "pages",
     "ranges",
     "stretch",
+    "two_ways",
     "window",
 )
 

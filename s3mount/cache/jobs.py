@@ -58,6 +58,7 @@ class Written(NamedTuple):
     """What came of a batch of writes."""
 
     blocks: list[tuple[str, StoredBlock]]  # by key; no row leads to them so far
+    seconds: float  # that it took
     refused: bool  # the disk's free share is too small, and nothing was written
     replaced: bool  # the database is no longer in its place, and nothing was kept
 
@@ -201,16 +202,17 @@ def write_file(
     """
     try:
         if free_bytes(index.directory, free_share) < 0:
-            return Written([], refused=True, replaced=False)
+            return Written([], 0.0, refused=True, replaced=False)
         unsure = [row.key for row in rows if not row.is_new]
         held = index.places(unsure) if unsure else {}
         values = {row.key: row.data for row in rows if key_digest(row.key) not in held}
+        began = time.monotonic()
         blocks = index.disk.write(list(values.items()), hurry=hurry) if values else []
     except OSError:
         if not index.is_in_place():
-            return Written([], refused=False, replaced=True)
+            return Written([], 0.0, refused=False, replaced=True)
         raise
-    return Written(blocks, refused=False, replaced=False)
+    return Written(blocks, time.monotonic() - began, refused=False, replaced=False)
 
 
 def commit(

@@ -24,7 +24,7 @@ from typing import Protocol, TypeVar
 import outcome
 import trio
 
-from s3mount.cache.block_disk import key_digest
+from s3mount.cache.block_disk import MIN_DIRECT, key_digest
 from s3mount.cache.jobs import (
     Commit,
     Connections,
@@ -38,6 +38,7 @@ from s3mount.cache.jobs import (
 from s3mount.cache.opened import Opened
 from s3mount.cache.pauses import Pauses
 from s3mount.cache.threads import Threads
+from s3mount.cache.two_ways import TwoWays
 from s3mount.cache.uncommitted import Uncommitted
 from s3mount.cache.write_queue import PendingRow, WriteQueue
 from s3mount.metrics import Metrics
@@ -98,6 +99,7 @@ class RowWriter:
             batch_bytes=self._batch_bytes,
             batch_rows=_BATCH_ROWS,
         )
+        self._ways = TwoWays()
         self._uncommitted = Uncommitted(self._commit_bytes)
         self._pauses = Pauses(_PAUSE_BETWEEN_ROWS, self._end_row)
         self._is_pause = False  # nothing was put since the last pause
@@ -199,17 +201,11 @@ class RowWriter:
             if opened is None:
                 self._release(batch)
                 continue
-            job = partial(
-                write_file,
-                opened.index,
-                batch,
-                free_share=self._free_share,
-                hurry=self._queue.is_behind,
-            )
+            hurry = self._queue.is_behind and self._ways.may_hurry(trio.current_time())
             self.submit(
                 opened,
-                job,
-                partial(self._written, opened, len(batch)),
+                partial(write_file, opened.index, batch, free_share=self._free_share, hurry=hurry),
+                partial(self._written, opened, len(batch), hurry),
                 failed=partial(self._not_written, opened, len(batch)),
                 always=partial(self._release, batch),
             )
@@ -228,7 +224,7 @@ class RowWriter:
         is_rest = self._is_pause and not self._jobs and not self._queue
         return is_rest or self._uncommitted.is_due(trio.current_time())
 
-    def _written(self, opened: Opened, rows: int, result: Written) -> None:
+    def _written(self, opened: Opened, rows: int, hurry: bool, result: Written) -> None:
         if result.refused:
             self._not_written(opened, rows)
         elif result.replaced:
@@ -237,6 +233,9 @@ class RowWriter:
         else:
             for key, block in result.blocks:
                 opened.recent.note(key_digest(key), block)
+            lengths = [block.length for _, block in result.blocks]
+            if min(lengths, default=0) >= MIN_DIRECT:  # others have no choice
+                self._ways.note(sum(lengths), result.seconds, hurry=hurry)
             self._uncommitted.add(result.blocks, trio.current_time())
             if opened is not self.opened:
                 self._commit(opened)

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import sqlite3
+import threading
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import trio
 
+from s3mount.cache import jobs
 from s3mount.cache.block_cache import BlockCache
-from s3mount.cache.block_disk import StoredBlock
+from s3mount.cache.block_disk import BlockDisk, Buffer, StoredBlock
 from s3mount.cache.row_index import RowIndex
 from s3mount.metrics import Metrics
 from tests.cache.rows import (
@@ -71,6 +74,41 @@ async def test_a_block_is_read_before_it_is_a_row(tmp_path: Path) -> None:
     await released.wait()
     assert await hits(cache, [key]) == [True]
     connection.close()
+    await cache.aclose()
+
+
+@pytest.mark.parametrize("is_slow", [True, False])
+async def test_who_is_behind_goes_through_the_page_cache_if_that_is_faster(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_slow: bool
+) -> None:
+    hurried: list[bool] = []
+    clock = threading.local()  # each thread's own: one writes beside the other
+    write = BlockDisk.write
+
+    def timed(
+        self: BlockDisk, values: Sequence[tuple[str, Buffer]], *, hurry: bool = False
+    ) -> list[tuple[str, StoredBlock]]:
+        hurried.append(hurry)
+        blocks = write(self, values, hurry=hurry)
+        for _, block in blocks:
+            clock.now += block.length * (2 if hurry == is_slow else 1)
+        return blocks
+
+    def monotonic() -> float:
+        clock.now = getattr(clock, "now", 0.0)
+        return float(clock.now)
+
+    monkeypatch.setattr(BlockDisk, "write", timed)
+    monkeypatch.setattr(jobs, "time", SimpleNamespace(monotonic=monotonic))
+    cache = await BlockCache.open(
+        tmp_path, size_limit=1024 * MIB, free_share=0.0, queue_limit=8 * MIB, metrics=Metrics()
+    )
+    keys = [row_key(n, MIB) for n in range(64)]
+    for key in keys:
+        cache.put(key, memoryview(row_bytes(key)), lambda: None, lambda: True)
+    await cache.flush()
+    assert sum(hurried) == 1 if is_slow else sum(hurried) > 1
+    assert await hits(cache, keys) == [True] * 64
     await cache.aclose()
 
 
