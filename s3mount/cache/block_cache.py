@@ -34,7 +34,7 @@ import trio
 
 from s3mount.cache.block_disk import StoredBlock, key_digest
 from s3mount.cache.directory import prepare
-from s3mount.cache.jobs import Connections, read_rows
+from s3mount.cache.jobs import Connections, Removed, read_rows
 from s3mount.cache.opened import Opened
 from s3mount.cache.row_index import RowIndex, is_busy, is_damaged
 from s3mount.cache.row_writer import RowWriter
@@ -219,6 +219,9 @@ class BlockCache:
         """Note that the database or the disk refused: go on, but write nothing for a while."""
         if is_busy(error):
             return  # another daemon's turn took long; the next try may do
+        if isinstance(error, Removed):
+            self._lost(opened)
+            return
         self._warn(verb, f"cannot {verb} the cache in {self._directory}: {error}")
         self._writer.rest()
         if is_damaged(error):

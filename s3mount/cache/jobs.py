@@ -36,6 +36,10 @@ _BEFORE, _AFTER = 64, 256
 _LOCK_PATIENCE = 5.0  # seconds that the opening of another daemon is waited for
 
 
+class Removed(Exception):
+    """The database is no longer in its place; a new connection finds an empty one."""
+
+
 class Want(NamedTuple):
     """A row to read."""
 
@@ -120,9 +124,12 @@ class Connections:
             self._local.index = index
 
     def call(self, index: RowIndex, job: Callable[[], T]) -> T:
-        """Call `job` in this thread, which uses `index`."""
+        """Call `job` in this thread, which uses `index`. Raises what it raises, and `Removed`."""
         self.use(index)
-        return job()
+        try:
+            return job()
+        except IndexFailure as error:
+            raise _cause(index, error) from error
 
     def close(self) -> None:
         """Close this thread's connection."""
@@ -178,8 +185,12 @@ def read_rows(
                         result.bad.append(key)
                         result = result._replace(reason=str(error))
     except IndexFailure as error:
-        result = result._replace(failure=error)
+        result = result._replace(failure=_cause(index, error))
     return result
+
+
+def _cause(index: RowIndex, failure: Exception) -> Exception:
+    return failure if index.is_in_place() else Removed()
 
 
 def _read_known(index: RowIndex, want: Want) -> StoredBlock | None:
@@ -207,7 +218,9 @@ def write_file(
         held = index.places(unsure) if unsure else {}
         values = {row.key: row.data for row in rows if key_digest(row.key) not in held}
         began = time.monotonic()
-        blocks = index.disk.write(list(values.items()), hurry=hurry) if values else []
+        if not values:  # says an index that may be nobody's by now
+            return Written([], 0.0, refused=False, replaced=not index.is_in_place())
+        blocks = index.disk.write(list(values.items()), hurry=hurry)
     except OSError:
         if not index.is_in_place():
             return Written([], 0.0, refused=False, replaced=True)

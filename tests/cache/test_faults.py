@@ -154,13 +154,15 @@ async def test_a_directory_that_refuses_new_files_still_serves_what_it_has(
             run("chattr", "-i", directory, *places)
 
 
+@pytest.mark.parametrize("use", ["put", "put again", "look"])
 @pytest.mark.parametrize("what", ["directory", "content", "database", "replaced"])
 async def test_a_cache_that_is_removed_while_in_use_begins_anew(
-    tmp_path: Path, what: str, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, what: str, use: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     directory = tmp_path / "cache"
     cache = await open_cache(directory)
-    await put_all(cache, KEYS)
+    again = row_key("again", 100)
+    await put_all(cache, [*KEYS, again])
     # The cache makes and removes files in there at any moment: rm(1) does not mind.
     if what == "directory":
         run("rm", "-rf", directory)
@@ -174,7 +176,11 @@ async def test_a_cache_that_is_removed_while_in_use_begins_anew(
         other = await open_cache(directory)
         await other.aclose()
     released: list[str] = []
-    key = row_key("new", 100)
+    if use == "look":
+        assert await hits(cache, [row_key("nobody", 100)]) == [False]
+        await reopened(cache)
+    # Whether a row is there already, a thread asks that did not use the database before.
+    key = again if use == "put again" else row_key("new", 100)
     cache.put(key, memoryview(row_bytes(key)), lambda: released.append(key))
     await cache.flush()
     assert released == [key]
