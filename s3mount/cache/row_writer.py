@@ -90,9 +90,11 @@ class RowWriter:
         self._lost = lost
         # Small limits want small batches, so that what is written between two looks at
         # the volume stays a small part of the limit.
-        self._batch_bytes = min(_BATCH_BYTES, size_limit // 16)
+        self._batch_bytes = min(_BATCH_BYTES, size_limit // 24)
         self._commit_bytes = min(_COMMIT_BYTES, size_limit // 32)
-        self._threads = Threads("cache-writer", _WRITERS, at_exit=connections.close)
+        self._writers = Threads("cache-writer", _WRITERS, at_exit=connections.close)
+        # For the database, and for what goes through the page cache as the disk keeps the writers.
+        self._clerk = Threads("cache-clerk", 1, at_exit=connections.close)
         self._queue = WriteQueue(
             limit=queue_limit,
             gather=min(queue_limit, size_limit // 8) // 2,
@@ -105,6 +107,9 @@ class RowWriter:
         self._is_pause = False  # nothing was put since the last pause
         self._write_at = -math.inf  # trio time before which nothing is written
         self._jobs = 0  # given to the threads and not ended
+        # Of them, files that the writers have: the times when they were given, oldest first.
+        self._given: dict[int, float] = {}
+        self._is_hurrying = False  # another is written through the page cache
         self._commits = 0  # of them
         self._evicting = False
         self._idle = trio.Event()
@@ -126,6 +131,7 @@ class RowWriter:
         row = PendingRow(key, data, release, self.opened.keys.lacks(digest))
         if not self._queue.has_room(len(data)):
             self._give_up(self._queue.postpone(row, partial(self._claim, digest, reclaim)))
+            self._feed()
             return False
         self.opened.keys.add(digest)
         self._queue.append(row)
@@ -196,27 +202,49 @@ class RowWriter:
     def _feed(self) -> None:
         """Give the threads what is due, and note when they are idle."""
         opened = self.opened
-        while self._queue.is_due and self._may_write():
+        while self._queue.is_due and (hurry := self._next_way()) is not None:
             batch = self._queue.take_batch()
             if opened is None:
                 self._release(batch)
                 continue
-            hurry = self._queue.is_behind and self._ways.may_hurry(trio.current_time())
-            self.submit(
-                opened,
-                partial(write_file, opened.index, batch, free_share=self._free_share, hurry=hurry),
-                partial(self._written, opened, len(batch), hurry),
-                failed=partial(self._not_written, opened, len(batch)),
-                always=partial(self._release, batch),
-            )
+            self._write(opened, batch, hurry=hurry)
         if opened is not None and self._is_commit_due():
             self._commit(opened)
         if not self._jobs and not self._queue:
             self._idle.set()
 
-    def _may_write(self) -> bool:
-        is_held_up = self._uncommitted.is_full and self._commits
-        return self._jobs < _BATCHES_AHEAD and not self._evicting and not is_held_up
+    def _next_way(self) -> bool | None:
+        """Whether the next file goes through the page cache; None: it has to wait."""
+        if self._evicting or (self._uncommitted.is_full and self._commits):
+            return None
+        if self._queue.is_behind and not self._is_hurrying:
+            now = trio.current_time()
+            if self._ways.may_hurry(now, waited=now - next(iter(self._given.values()), now)):
+                return True
+        return False if len(self._given) < _BATCHES_AHEAD else None
+
+    def _write(self, opened: Opened, batch: list[PendingRow], *, hurry: bool) -> None:
+        """Have a file written of the batch."""
+        if hurry:
+            self._is_hurrying = True
+        else:
+            self._given[id(batch)] = trio.current_time()
+
+        def ended() -> None:
+            if hurry:
+                self._is_hurrying = False
+            else:
+                del self._given[id(batch)]
+            self._release(batch)
+
+        self.submit(
+            opened,
+            partial(write_file, opened.index, batch, free_share=self._free_share, hurry=hurry),
+            partial(self._written, opened, len(batch), hurry),
+            failed=partial(self._not_written, opened, len(batch)),
+            always=ended,
+            threads=self._clerk if hurry else self._writers,
+        )
 
     def _is_commit_due(self) -> bool:
         if self._commits:
@@ -275,7 +303,7 @@ class RowWriter:
 
     def _volume_limit(self) -> int:
         """Bytes above which to make room: what the database does not count must still fit."""
-        in_flight = _BATCHES_AHEAD * max(self._batch_bytes, self._queue.largest)
+        in_flight = (_BATCHES_AHEAD + 1) * max(self._batch_bytes, self._queue.largest)
         return self._size_limit - in_flight - 2 * self._commit_bytes
 
     def _evict(self, opened: Opened) -> None:
@@ -314,6 +342,7 @@ class RowWriter:
         *,
         failed: Callable[[], None] = _nothing,
         always: Callable[[], None] = _nothing,
+        threads: Threads | None = None,
     ) -> None:
         """Do a job on a database; `always`, then `done` or `failed`, is called at its end."""
 
@@ -327,10 +356,15 @@ class RowWriter:
             else:
                 done(value)
 
-        self.run(partial(self._connections.call, opened.index, job), ended)
+        self.run(partial(self._connections.call, opened.index, job), ended, threads)
 
-    def run(self, job: Callable[[], T], ended: Callable[[outcome.Outcome[T]], None]) -> None:
-        """Do a job in a thread; `ended` is given its outcome."""
+    def run(
+        self,
+        job: Callable[[], T],
+        ended: Callable[[outcome.Outcome[T]], None],
+        threads: Threads | None = None,
+    ) -> None:
+        """Do a job in a thread, the clerk's if none is named; `ended` is given its outcome."""
         self._jobs += 1
         if self._idle.is_set():
             self._idle = trio.Event()
@@ -340,7 +374,7 @@ class RowWriter:
             ended(result)
             self._feed()
 
-        self._threads.submit(job, done)
+        (threads or self._clerk).submit(job, done)
 
     # --- ending ---------------------------------------------------------------------
 
@@ -360,4 +394,5 @@ class RowWriter:
 
     async def aclose(self) -> None:
         """End the threads."""
-        await self._threads.aclose()
+        await self._writers.aclose()
+        await self._clerk.aclose()

@@ -1,10 +1,11 @@
 """Which way to the disk takes more at the moment: past the page cache, or through it.
 
 Past it is the rule. When the writers are behind, the page cache may help, which takes what a
-slow disk cannot; but where memory must first be had from a host, or is slow, or full of what
-waits for the disk already, it is the slower way, and costs what the stream beside it needs:
-a GiB took 2.2 s of CPU, and left the writers further behind. So both are measured, the page
-cache for one job first.
+slow disk cannot; but where memory must first be had from a host, or is full of what waits for
+the disk already, it is the slower way, and costs what the stream beside it needs: a GiB took
+2.2 s of CPU, and left the writers further behind. So both are measured, the page cache for one
+job first. And a disk that stalls (0.1 to 0.5 s, with 1 GB/s before and after) is slower than
+anything while it does.
 
 Pure: times in seconds and sizes in bytes are given.
 """
@@ -12,31 +13,38 @@ Pure: times in seconds and sizes in bytes are given.
 from __future__ import annotations
 
 import math
+from collections import deque
 
-# Of the last measure in what is known: disks stall now and then.
-_WEIGHT = 0.25
+# The best of so many measures counts: a stall tells nothing about what comes after it.
+_MEASURES = 4
 # Seconds after which what is known of the page cache is too old, and it is tried once more.
 _KNOWN_FOR = 30.0
+# Seconds without an end of a job of 4 MiB, which takes 6 to 12 ms, that are a stall.
+STALL = 0.03
 
 
 class TwoWays:
     """What was measured, and what follows."""
 
     def __init__(self) -> None:
-        # Seconds for a byte, by whether it went through the page cache.
-        self._cost: dict[bool, float] = {}
+        # Seconds for a byte, the latest last, by whether it went through the page cache.
+        self._costs = {hurry: deque[float](maxlen=_MEASURES) for hurry in (False, True)}
         self._tried_at = -math.inf
 
     def note(self, size: int, seconds: float, *, hurry: bool) -> None:
         """So many bytes, more than none, were written in that time."""
-        cost = seconds / size
-        known = self._cost.get(hurry, cost)
-        self._cost[hurry] = known + _WEIGHT * (cost - known)
+        self._costs[hurry].append(seconds / size)
 
-    def may_hurry(self, now: float) -> bool:
-        """For one job of writers who are behind: whether it goes through the page cache."""
+    def may_hurry(self, now: float, *, waited: float) -> bool:
+        """For one job of writers who are behind: whether it goes through the page cache.
+
+        `waited`: for how long the oldest job that goes past it is under way, if there is one.
+        """
         if now - self._tried_at > _KNOWN_FOR:
             self._tried_at = now
-            self._cost.pop(True, None)
+            self._costs[True].clear()
             return True
-        return self._cost.get(True, math.inf) < self._cost.get(False, math.inf)
+        return waited > STALL or self._cost(hurry=True) < self._cost(hurry=False)
+
+    def _cost(self, *, hurry: bool) -> float:
+        return min(self._costs[hurry], default=math.inf)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sqlite3
 import threading
 from collections.abc import Sequence
@@ -12,7 +13,7 @@ from types import SimpleNamespace
 import pytest
 import trio
 
-from s3mount.cache import jobs
+from s3mount.cache import jobs, two_ways
 from s3mount.cache.block_cache import BlockCache
 from s3mount.cache.block_disk import BlockDisk, Buffer, StoredBlock
 from s3mount.cache.row_index import RowIndex
@@ -100,6 +101,7 @@ async def test_who_is_behind_goes_through_the_page_cache_if_that_is_faster(
 
     monkeypatch.setattr(BlockDisk, "write", timed)
     monkeypatch.setattr(jobs, "time", SimpleNamespace(monotonic=monotonic))
+    monkeypatch.setattr(two_ways, "STALL", math.inf)  # of a clock that is real
     cache = await BlockCache.open(
         tmp_path, size_limit=1024 * MIB, free_share=0.0, queue_limit=8 * MIB, metrics=Metrics()
     )
@@ -109,6 +111,38 @@ async def test_who_is_behind_goes_through_the_page_cache_if_that_is_faster(
     await cache.flush()
     assert sum(hurried) == 1 if is_slow else sum(hurried) > 1
     assert await hits(cache, keys) == [True] * 64
+    await cache.aclose()
+
+
+async def test_while_the_disk_stalls_the_page_cache_takes_what_comes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stalls, hurried = threading.Event(), threading.Semaphore(0)
+    write = BlockDisk.write
+
+    def stalling(
+        self: BlockDisk, values: Sequence[tuple[str, Buffer]], *, hurry: bool = False
+    ) -> list[tuple[str, StoredBlock]]:
+        if not hurry:
+            assert stalls.wait(20)
+        blocks = write(self, values, hurry=hurry)
+        if hurry:
+            for _ in blocks:
+                hurried.release()
+        return blocks
+
+    monkeypatch.setattr(BlockDisk, "write", stalling)
+    cache = await BlockCache.open(
+        tmp_path, size_limit=1024 * MIB, free_share=0.0, queue_limit=8 * MIB, metrics=Metrics()
+    )
+    keys = [row_key(n, MIB) for n in range(32)]
+    for key in keys:
+        cache.put(key, memoryview(row_bytes(key)), lambda: None, lambda: True)
+    for _ in range(32 - 7):  # seven eighths of the queue may wait for the disk
+        await trio.to_thread.run_sync(hurried.acquire)
+    stalls.set()
+    await cache.flush()
+    assert await hits(cache, keys) == [True] * 32
     await cache.aclose()
 
 
