@@ -90,10 +90,8 @@ class Unreachable(RequestError):
 class Closed(Unreachable):
     """The connections to S3 are closed: the mount is ending."""
 
-    retryable = False
-
-    def __init__(self) -> None:
-        super().__init__("the connections to S3 are closed")
+    def __init__(self, cause: str = "the connections to S3 are closed", cure: str = "") -> None:
+        super().__init__(cause, cure)
 
 
 class TlsError(RequestError):

@@ -18,6 +18,7 @@ TABLE = {
     errors.BadReply: "EIO",
     errors.BucketNotFound: "ENXIO",
     errors.ClockSkewed: "EACCES",
+    errors.Closed: "EHOSTUNREACH",
     errors.CredentialsError: "EACCES",
     errors.DeadlineExceeded: "ETIMEDOUT",
     errors.FileError: "EIO",
