@@ -137,7 +137,7 @@ class BlockDisk(Disk):  # type: ignore[misc]  # diskcache ships no types
         """Write values, by key, to one new file. Raises OSError, and then leaves no file behind.
 
         One file, as making one costs more than to write a MiB where others were removed lately.
-        `hurry`: into the page cache, which takes it faster than most disks.
+        `hurry`: through the page cache, which takes it faster than a slow disk.
         """
         direct, others = self._in_order(values, hurry=hurry)
         digests = [key_digest(key) for key, _ in direct + others]

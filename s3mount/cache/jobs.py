@@ -209,7 +209,7 @@ def write_file(
 ) -> Written:
     """Write a file of the rows that are not there yet.
 
-    `hurry`: more is waiting than the disk takes in time. Raises OSError, IndexFailure.
+    `hurry`: through the page cache, see `TwoWays`. Raises OSError, IndexFailure.
     """
     try:
         if free_bytes(index.directory, free_share) < 0:
