@@ -75,7 +75,6 @@ class BlockCache:
             queue_limit=queue_limit,
             metrics=metrics,
             failed=self._failed,
-            lost=self._lost,
         )
         self._opened: Opened | None = None  # None: everything misses
         self._tried_to_open = trio.Event()

@@ -64,14 +64,6 @@ class Written(NamedTuple):
     blocks: list[tuple[str, StoredBlock]]  # by key; no row leads to them so far
     seconds: float  # that it took
     refused: bool  # the disk's free share is too small, and nothing was written
-    replaced: bool  # the database is no longer in its place, and nothing was kept
-
-
-class Commit(NamedTuple):
-    """What came of making rows of files."""
-
-    excess: bool  # the cache is above its limit
-    replaced: bool  # the database is no longer in its place, and nothing was kept
 
 
 class Connections:
@@ -124,11 +116,14 @@ class Connections:
             self._local.index = index
 
     def call(self, index: RowIndex, job: Callable[[], T]) -> T:
-        """Call `job` in this thread, which uses `index`. Raises what it raises, and `Removed`."""
+        """Call `job` in this thread, which uses `index`.
+
+        Raises what it raises, or `Removed` where that is the cause.
+        """
         self.use(index)
         try:
             return job()
-        except IndexFailure as error:
+        except (OSError, *IndexFailure) as error:
             raise _cause(index, error) from error
 
     def close(self) -> None:
@@ -193,6 +188,11 @@ def _cause(index: RowIndex, failure: Exception) -> Exception:
     return failure if index.is_in_place() else Removed()
 
 
+def _require_in_place(index: RowIndex) -> None:
+    if not index.is_in_place():
+        raise Removed
+
+
 def _read_known(index: RowIndex, want: Want) -> StoredBlock | None:
     """Read a row where it was last; None if it is not there any more: the database knows."""
     key, buffer, known = want
@@ -209,40 +209,41 @@ def write_file(
 ) -> Written:
     """Write a file of the rows that are not there yet.
 
-    `hurry`: through the page cache, see `TwoWays`. Raises OSError, IndexFailure.
+    `hurry`: through the page cache, see `TwoWays`. Raises OSError, IndexFailure, Removed.
     """
-    try:
-        if free_bytes(index.directory, free_share) < 0:
-            return Written([], 0.0, refused=True, replaced=False)
-        unsure = [row.key for row in rows if not row.is_new]
-        held = index.places(unsure) if unsure else {}
-        values = {row.key: row.data for row in rows if key_digest(row.key) not in held}
-        began = time.monotonic()
-        if not values:  # says an index that may be nobody's by now
-            return Written([], 0.0, refused=False, replaced=not index.is_in_place())
-        blocks = index.disk.write(list(values.items()), hurry=hurry)
-    except OSError:
-        if not index.is_in_place():
-            return Written([], 0.0, refused=False, replaced=True)
-        raise
-    return Written(blocks, time.monotonic() - began, refused=False, replaced=False)
+    if free_bytes(index.directory, free_share) < 0:
+        return Written([], 0.0, refused=True)
+    unsure = [row.key for row in rows if not row.is_new]
+    held = index.places(unsure) if unsure else {}
+    values = {row.key: row.data for row in rows if key_digest(row.key) not in held}
+    if not values:  # says an index that may be nobody's by now
+        _require_in_place(index)
+        return Written([], 0.0, refused=False)
+    began = time.monotonic()
+    blocks = index.disk.write(list(values.items()), hurry=hurry)
+    return Written(blocks, time.monotonic() - began, refused=False)
 
 
 def commit(
     index: RowIndex, blocks: Sequence[tuple[str, StoredBlock]], *, volume_limit: int
-) -> Commit:
-    """Make rows of files, in one transaction. Raises IndexFailure; the files are gone then."""
-    if not index.is_in_place():
+) -> bool:
+    """Make rows of files, in one transaction; whether the cache is above its limit then.
+
+    Raises IndexFailure, Removed; the files are gone then.
+    """
+    try:
+        _require_in_place(index)
+    except Removed:
         index.remove_files(blocks)
-        return Commit(excess=False, replaced=True)
+        raise
     index.insert(blocks)
-    return Commit(excess=index.volume() > volume_limit, replaced=False)
+    return index.volume() > volume_limit
 
 
-def discard(index: RowIndex, keys: Sequence[str]) -> bool:
-    """Delete damaged files. False when the database is no longer in its place. IndexFailure."""
+def discard(index: RowIndex, keys: Sequence[str]) -> None:
+    """Delete damaged files. Raises IndexFailure, Removed."""
     index.discard(keys)
-    return index.is_in_place()
+    _require_in_place(index)
 
 
 def touch(index: RowIndex, touched: Mapping[str, float]) -> None:

@@ -26,7 +26,6 @@ import trio
 
 from s3mount.cache.block_disk import MIN_DIRECT, key_digest
 from s3mount.cache.jobs import (
-    Commit,
     Connections,
     Written,
     commit,
@@ -78,18 +77,16 @@ class RowWriter:
         queue_limit: int,
         metrics: Metrics,
         failed: Failed,
-        lost: Callable[[Opened], None],
     ) -> None:
-        """Starts the threads. `lost`: the database is no longer in its place."""
+        """Starts the threads."""
         self.opened: Opened | None = None  # None: everything is dropped
         self._connections = connections
         self._size_limit = size_limit
         self._free_share = free_share
         self._metrics = metrics
         self._failed = failed
-        self._lost = lost
-        # Small limits want small batches, so that what is written between two looks at
-        # the volume stays a small part of the limit.
+        # Small limits want small batches, so that what is written between two looks at the
+        # volume, four batches at a time, stays a small part of the limit: a sixth.
         self._batch_bytes = min(_BATCH_BYTES, size_limit // 24)
         self._commit_bytes = min(_COMMIT_BYTES, size_limit // 32)
         self._writers = Threads("cache-writer", _WRITERS, at_exit=connections.close)
@@ -169,12 +166,7 @@ class RowWriter:
 
     def discard(self, opened: Opened, keys: list[str]) -> None:
         """Delete damaged rows."""
-
-        def done(in_place: bool) -> None:
-            if not in_place:
-                self._lost(opened)
-
-        self.submit(opened, partial(discard, opened.index, keys), done)
+        self.submit(opened, partial(discard, opened.index, keys))
 
     def leave(self) -> None:
         """Use the database no more."""
@@ -255,15 +247,13 @@ class RowWriter:
     def _written(self, opened: Opened, rows: int, hurry: bool, result: Written) -> None:
         if result.refused:
             self._not_written(opened, rows)
-        elif result.replaced:
-            self._metrics.count("cache.dropped", rows)
-            self._lost(opened)
         else:
             for key, block in result.blocks:
                 opened.recent.note(key_digest(key), block)
             lengths = [block.length for _, block in result.blocks]
             if min(lengths, default=0) >= MIN_DIRECT:  # others have no choice
-                self._ways.note(sum(lengths), result.seconds, hurry=hurry)
+                now = trio.current_time()
+                self._ways.note(sum(lengths), result.seconds, now, hurry=hurry)
             self._uncommitted.add(result.blocks, trio.current_time())
             if opened is not self.opened:
                 self._commit(opened)
@@ -282,13 +272,9 @@ class RowWriter:
         def ended() -> None:
             self._commits -= 1
 
-        def done(result: Commit) -> None:
-            if result.replaced:
-                self._metrics.count("cache.dropped", len(blocks))
-                self._lost(opened)
-                return
+        def done(is_above_limit: bool) -> None:
             self._metrics.count("cache.bytes_written", sum(block.length for _, block in blocks))
-            if result.excess:
+            if is_above_limit:
                 self._evict(opened)
 
         self.submit(

@@ -17,7 +17,7 @@ from collections import deque
 
 # The best of so many measures counts: a stall tells nothing about what comes after it.
 _MEASURES = 4
-# Seconds after which what is known of the page cache is too old, and it is tried once more.
+# Seconds after which what is known of the page cache is too old, and it is tried again.
 _KNOWN_FOR = 30.0
 # Seconds without an end of a job of 4 MiB, which takes 6 to 12 ms, that are a stall.
 STALL = 0.03
@@ -29,22 +29,26 @@ class TwoWays:
     def __init__(self) -> None:
         # Seconds for a byte, the latest last, by whether it went through the page cache.
         self._costs = {hurry: deque[float](maxlen=_MEASURES) for hurry in (False, True)}
-        self._tried_at = -math.inf
+        self._tried = -math.inf  # when the page cache was last measured
 
-    def note(self, size: int, seconds: float, *, hurry: bool) -> None:
+    def note(self, size: int, seconds: float, now: float, *, hurry: bool) -> None:
         """So many bytes, more than none, were written in that time."""
+        if hurry:
+            if self._is_old(now):
+                self._costs[True].clear()
+            self._tried = now
         self._costs[hurry].append(seconds / size)
 
     def may_hurry(self, now: float, *, waited: float) -> bool:
-        """For one job of writers who are behind: whether it goes through the page cache.
+        """For writers who are behind: whether their next job goes through the page cache.
 
-        `waited`: for how long the oldest job that goes past it is under way, if there is one.
+        `waited`: for how long the oldest job that goes past it is under way, 0 if there is none.
         """
-        if now - self._tried_at > _KNOWN_FOR:
-            self._tried_at = now
-            self._costs[True].clear()
-            return True
-        return waited > STALL or self._cost(hurry=True) < self._cost(hurry=False)
+        is_faster = self._cost(hurry=True) < self._cost(hurry=False)
+        return is_faster or waited > STALL or self._is_old(now)
+
+    def _is_old(self, now: float) -> bool:
+        return now - self._tried > _KNOWN_FOR
 
     def _cost(self, *, hurry: bool) -> float:
         return min(self._costs[hurry], default=math.inf)
