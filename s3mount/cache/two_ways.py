@@ -44,11 +44,10 @@ class TwoWays:
 
         `waited`: for how long the oldest job that goes past it is under way, 0 if there is none.
         """
-        is_faster = self._cost(hurry=True) < self._cost(hurry=False)
-        return is_faster or waited > STALL or self._is_old(now)
+        if self._is_old(now):
+            return True
+        # A disk that is not measured yet is taken for the faster way.
+        return waited > STALL or min(self._costs[True]) < min(self._costs[False], default=0.0)
 
     def _is_old(self, now: float) -> bool:
         return now - self._tried > _KNOWN_FOR
-
-    def _cost(self, *, hurry: bool) -> float:
-        return min(self._costs[hurry], default=math.inf)

@@ -78,38 +78,59 @@ async def test_a_block_is_read_before_it_is_a_row(tmp_path: Path) -> None:
     await cache.aclose()
 
 
-@pytest.mark.parametrize("is_slow", [True, False])
-async def test_who_is_behind_goes_through_the_page_cache_if_that_is_faster(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_slow: bool
-) -> None:
-    hurried: list[bool] = []
-    clock = threading.local()  # each thread's own: one writes beside the other
-    write = BlockDisk.write
+class Disk:
+    """Stands before `BlockDisk.write`: by its clock, bytes cost what is said; and it may stall."""
 
-    def timed(
-        self: BlockDisk, values: Sequence[tuple[str, Buffer]], *, hurry: bool = False
-    ) -> list[tuple[str, StoredBlock]]:
-        hurried.append(hurry)
-        blocks = write(self, values, hurry=hurry)
-        for _, block in blocks:
-            clock.now += block.length * (2 if hurry == is_slow else 1)
-        return blocks
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *, page_cache: float) -> None:
+        """`page_cache`: how many times as long a write through it takes."""
+        self.hurried: list[bool] = []
+        self.goes_on = threading.Event()  # past the page cache
+        self.goes_on.set()
+        clock = threading.local()  # each thread's own: one writes beside the other
+        write = BlockDisk.write
 
-    def monotonic() -> float:
-        clock.now = getattr(clock, "now", 0.0)
-        return float(clock.now)
+        def watched(
+            disk: BlockDisk, values: Sequence[tuple[str, Buffer]], *, hurry: bool = False
+        ) -> list[tuple[str, StoredBlock]]:
+            assert hurry or self.goes_on.wait(20)
+            blocks = write(disk, values, hurry=hurry)
+            clock.now += sum(block.length for _, block in blocks) * (page_cache if hurry else 1)
+            self.hurried += [hurry] * len(blocks)
+            return blocks
 
-    monkeypatch.setattr(BlockDisk, "write", timed)
-    monkeypatch.setattr(jobs, "time", SimpleNamespace(monotonic=monotonic))
-    monkeypatch.setattr(two_ways, "STALL", math.inf)  # of a clock that is real
-    cache = await BlockCache.open(
-        tmp_path, size_limit=1024 * MIB, free_share=0.0, queue_limit=8 * MIB, metrics=Metrics()
+        def monotonic() -> float:
+            clock.now = getattr(clock, "now", 0.0)
+            return float(clock.now)
+
+        monkeypatch.setattr(BlockDisk, "write", watched)
+        monkeypatch.setattr(jobs, "time", SimpleNamespace(monotonic=monotonic))
+        monkeypatch.setattr(two_ways, "STALL", math.inf)  # of a clock that is real
+
+
+async def open_behind(directory: Path) -> BlockCache:
+    """A cache whose writers are behind as soon as eight rows of a MiB wait."""
+    return await BlockCache.open(
+        directory, size_limit=1024 * MIB, free_share=0.0, queue_limit=8 * MIB, metrics=Metrics()
     )
-    keys = [row_key(n, MIB) for n in range(64)]
+
+
+def put_at_once(cache: BlockCache, keys: list[str]) -> None:
+    """What finds no room stays in memory, to be written later."""
     for key in keys:
         cache.put(key, memoryview(row_bytes(key)), lambda: None, lambda: True)
+
+
+@pytest.mark.parametrize("page_cache", [0.5, 2.0])
+async def test_who_is_behind_goes_through_the_page_cache_if_that_is_faster(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, page_cache: float
+) -> None:
+    disk = Disk(monkeypatch, page_cache=page_cache)
+    cache = await open_behind(tmp_path)
+    keys = [row_key(n, MIB) for n in range(64)]
+    put_at_once(cache, keys)
     await cache.flush()
-    assert sum(hurried) == 1 if is_slow else sum(hurried) > 1
+    # One job finds out: of four rows.
+    assert disk.hurried.count(True) > 4 if page_cache < 1 else 0 < disk.hurried.count(True) <= 4
     assert await hits(cache, keys) == [True] * 64
     await cache.aclose()
 
@@ -117,32 +138,22 @@ async def test_who_is_behind_goes_through_the_page_cache_if_that_is_faster(
 async def test_while_the_disk_stalls_the_page_cache_takes_what_comes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stalls, hurried = threading.Event(), threading.Semaphore(0)
-    write = BlockDisk.write
-
-    def stalling(
-        self: BlockDisk, values: Sequence[tuple[str, Buffer]], *, hurry: bool = False
-    ) -> list[tuple[str, StoredBlock]]:
-        if not hurry:
-            assert stalls.wait(20)
-        blocks = write(self, values, hurry=hurry)
-        if hurry:
-            for _ in blocks:
-                hurried.release()
-        return blocks
-
-    monkeypatch.setattr(BlockDisk, "write", stalling)
-    cache = await BlockCache.open(
-        tmp_path, size_limit=1024 * MIB, free_share=0.0, queue_limit=8 * MIB, metrics=Metrics()
-    )
-    keys = [row_key(n, MIB) for n in range(32)]
-    for key in keys:
-        cache.put(key, memoryview(row_bytes(key)), lambda: None, lambda: True)
-    for _ in range(32 - 7):  # seven eighths of the queue may wait for the disk
-        await trio.to_thread.run_sync(hurried.acquire)
-    stalls.set()
+    disk = Disk(monkeypatch, page_cache=2.0)
+    cache = await open_behind(tmp_path)
+    keys = [row_key(n, MIB) for n in range(96)]
+    put_at_once(cache, keys[:64])
+    await cache.flush()  # the page cache is known to be slower
+    assert disk.hurried.count(True) <= 4
+    disk.hurried.clear()
+    disk.goes_on.clear()
+    monkeypatch.setattr(two_ways, "STALL", 0.0)
+    put_at_once(cache, keys[64:])
+    # Seven eighths of the queue may wait for the disk.
+    await until(lambda: len(disk.hurried) >= 32 - 7)
+    assert all(disk.hurried)
+    disk.goes_on.set()
     await cache.flush()
-    assert await hits(cache, keys) == [True] * 32
+    assert await hits(cache, keys) == [True] * 96
     await cache.aclose()
 
 

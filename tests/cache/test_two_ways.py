@@ -25,6 +25,12 @@ def test_the_page_cache_is_tried_until_it_is_measured() -> None:
     assert not ways.may_hurry(100.0, waited=0.0)
 
 
+def test_a_disk_that_is_not_measured_yet_is_taken_for_the_faster_way() -> None:
+    ways = TwoWays()
+    ways.note(MIB, 0.001, 0.0, hurry=True)
+    assert not ways.may_hurry(1.0, waited=0.0)
+
+
 @pytest.mark.parametrize("page_cache", [0.001, 0.009])
 def test_the_faster_way_is_taken(page_cache: float) -> None:
     ways = measured(disk=0.004, page_cache=page_cache)

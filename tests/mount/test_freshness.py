@@ -43,12 +43,16 @@ class Case:
     """A mount whose directory is used again and again, while one of its two listings hangs."""
 
     def __init__(
-        self, use: Callable[[Path], object], is_held_up: Callable[[str], bool], proxy: FaultProxy
+        self,
+        use: Callable[[Path], object],
+        is_held_up: Callable[[str], bool],
+        proxy: FaultProxy,
+        directory: Path,
     ) -> None:
         self._use = use
         self._is_held_up = is_held_up
         self.proxy = proxy
-        self.directory = Path()
+        self.directory = directory
         self.listed: list[str] = []  # what was asked for, held up or not
         self.times = 0
         self.stop = threading.Event()
@@ -82,13 +86,11 @@ def test_what_is_in_use_is_listed_anew_and_nobody_waits_for_it(
     """
     bucket.put({f"d/{n}": b"1" for n in range(20)})
     with ExitStack() as ending:
-        cases = [
-            Case(use, is_held_up, ending.enter_context(FaultProxy(server.endpoint_url)))
-            for use, is_held_up in product(USES.values(), LISTINGS.values())
-        ]
-        for case in cases:
-            url = case.proxy.endpoint_url
-            case.directory = mount(bucket.name, *TTL, *SENT_ONCE, endpoint_url=url).path / "d"
+        cases = []
+        for use, is_held_up in product(USES.values(), LISTINGS.values()):
+            proxy = ending.enter_context(FaultProxy(server.endpoint_url))
+            mounted = mount(bucket.name, *TTL, *SENT_ONCE, endpoint_url=proxy.endpoint_url)
+            cases.append(Case(use, is_held_up, proxy, mounted.path / "d"))
         for case in cases:
             assert len(os.listdir(case.directory)) == 20
             assert (case.directory / "7").stat().st_size == 1
