@@ -7,8 +7,8 @@ a black hole costs some tens of milliseconds and not a time-out. These are hedge
 their share of all requests is bounded.
 
 A request of any kind that stays silent for a second while others are answered is taken for
-lost and sent again, whatever the share; while none is answered, one of all is, every two
-seconds. The first request stays, up to its own time-out, for the endpoint may just be slow;
+lost and sent again, whatever the share; while none is answered, one of all is, every
+second. The first request stays, up to its own time-out, for the endpoint may just be slow;
 of the later ones, the latest.
 
 INVARIANTS

@@ -33,6 +33,9 @@ MOST_SAVED = 20.0
 LOST_FIRST = 1.0
 LOST_NEXT = 2.0
 LOST_FACTOR = 4.0
+# While nothing is answered, one of all requests is sent again that often: who reads is back as soon
+# after the endpoint.
+PROBE = 1.0
 
 
 class _Recent:
@@ -90,7 +93,7 @@ class Patience:
         it is overloaded must not be asked for everything twice.
         """
         if self.heard <= sent:
-            if now - self._probed < LOST_NEXT:
+            if now - self._probed < PROBE:
                 return False
             self._probed = now
         return True
@@ -102,8 +105,11 @@ class Patience:
             return UNKNOWN
         return max(recent.p95 * SLOW_FACTOR, recent.median * 2, LEAST)
 
-    def lost_after(self, kind: Hashable, times: int) -> float:
-        """How long to wait before giving up a request that was given up `times` before."""
+    def lost_after(self, kind: Hashable, sent: float, times: int) -> float:
+        """How long to wait before giving up what was sent then, and given up `times` before.
+
+        While nothing is answered it may be the service that is slow, and gets longer.
+        """
         recent = self._recent.get(kind)
-        least = LOST_NEXT if times else LOST_FIRST
+        least = LOST_NEXT if times and self.heard <= sent else LOST_FIRST
         return max(least, recent.p95 * LOST_FACTOR) if recent is not None else least

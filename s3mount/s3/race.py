@@ -178,7 +178,7 @@ class Race(ABC, Generic[T]):
         silent = now - max(self.heard, self.sent)
         if not self.may_ask or silent < LEAST or not self.has_room(now):  # none is late that soon
             return
-        is_lost = silent >= patience.lost_after(self.kind, self.lost)
+        is_lost = silent >= patience.lost_after(self.kind, self.sent, self.lost)
         if (
             self.may_hedge
             and self._alive + (not self._is_first_over) == 1

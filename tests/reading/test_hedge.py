@@ -27,7 +27,7 @@ from s3mount.s3.bucket import OnFilled
 from s3mount.s3.errors import BodyInterrupted
 from s3mount.s3.fake import FakeBucket, Fault, Request
 from s3mount.s3.hedging import LONGEST_HEDGE, MOST_BESIDE, TICK, Hedging
-from s3mount.s3.patience import ALLOWANCE, ENOUGH, LOST_FIRST, LOST_NEXT, UNKNOWN
+from s3mount.s3.patience import ALLOWANCE, ENOUGH, LOST_FIRST, LOST_NEXT, PROBE, UNKNOWN
 from s3mount.s3.retrying import Retrying
 
 SIZE = 1000
@@ -205,11 +205,11 @@ async def test_while_nothing_is_answered_one_request_alone_is_sent_again(
             for read in reads:
                 readers.start_soon(read.by, hedged)
         # The one that is answered tells that the others may be asked for again.
-        assert trio.current_time() - died <= 8.0 + LOST_NEXT + 2 * LATENCY + 2 * TICK
+        assert trio.current_time() - died <= 8.0 + PROBE + 2 * LATENCY + 3 * TICK
     for read in reads:
         read.check()
-    # one each after 1, 3, 5, 7 and 9 seconds, and then the other 89
-    assert counts(bucket.metrics) == (0, 5 + 89, 90)
+    # one each second from 1 to 8, and then the other 89
+    assert counts(bucket.metrics) == (0, 8 + 89, 90)
 
 
 async def test_an_endpoint_that_takes_long_for_everything_is_not_asked_for_all_twice(
@@ -219,7 +219,7 @@ async def test_an_endpoint_that_takes_long_for_everything_is_not_asked_for_all_t
     async with hedging(bucket, share=0.0) as hedged, trio.open_nursery() as readers:
         for _ in range(20):
             readers.start_soon(hedged.list_page, "")
-    assert bucket.count("list") == 20 + 2  # after 1 and 3 seconds
+    assert bucket.count("list") == 20 + 4  # after 1, 2, 3 and 4 seconds
 
 
 async def test_a_slow_endpoint_is_left_to_answer(

@@ -14,6 +14,7 @@ from s3mount.s3.patience import (
     LOST_FIRST,
     LOST_NEXT,
     MOST_SAVED,
+    PROBE,
     SLOW_FACTOR,
     UNKNOWN,
     Patience,
@@ -93,21 +94,24 @@ def test_a_tail_makes_patient() -> None:
 
 def test_lost_is_a_second_then_two_unless_answers_take_long() -> None:
     patience = Patience(0.0)
-    assert patience.lost_after("get", 0) == LOST_FIRST
-    assert patience.lost_after("get", 1) == LOST_NEXT
+    assert patience.lost_after("get", 5.0, 0) == LOST_FIRST
+    assert patience.lost_after("get", 5.0, 1) == LOST_NEXT
     patience.observe("get", 0.03)
-    assert patience.lost_after("get", 0) == LOST_FIRST
+    assert patience.lost_after("get", 5.0, 0) == LOST_FIRST
+    patience.heard = 5.5
+    assert patience.lost_after("get", 5.0, 1) == LOST_FIRST, "others are answered"
+    assert patience.lost_after("get", 5.5, 1) == LOST_NEXT
     for _ in range(20):
         patience.observe("get", 3.0)
-    assert patience.lost_after("get", 5) == pytest.approx(3.0 * LOST_FACTOR)
+    assert patience.lost_after("get", 5.0, 5) == pytest.approx(3.0 * LOST_FACTOR)
 
 
 def test_one_at_a_time_is_sent_again_while_nothing_is_answered() -> None:
     patience = Patience(0.0)
     assert patience.repeat(0.0, 1.0)
-    assert not patience.repeat(0.0, 1.0 + LOST_NEXT - 0.01)
-    assert patience.repeat(0.0, 1.0 + LOST_NEXT)
-    patience.heard = 3.5
-    assert patience.repeat(0.0, 3.6)
-    assert patience.repeat(0.1, 3.6)
-    assert not patience.repeat(3.5, 4.6)
+    assert not patience.repeat(0.0, 1.0 + PROBE - 0.01)
+    assert patience.repeat(0.0, 1.0 + PROBE)
+    patience.heard = 2.5
+    assert patience.repeat(0.0, 2.6)
+    assert patience.repeat(0.1, 2.6)
+    assert not patience.repeat(2.5, 2.9)
