@@ -41,7 +41,7 @@ from s3mount.errors import FileError, NotFound, S3MountError, Stale
 from s3mount.filesystem import BLKSIZE, Attr, Filesystem
 from s3mount.kernel.crawlers import Crawlers
 from s3mount.kernel.errnos import EACCES, EIO, ENOSYS, EROFS, ESTALE, errno_of
-from s3mount.kernel.late import Late, in_time
+from s3mount.kernel.late import Deadline, Late
 from s3mount.kernel.lengthening import lengthen
 from s3mount.kernel.letting_go import LettingGo
 from s3mount.kernel.turns import WhileWaiting, none_soon
@@ -238,7 +238,7 @@ class Operations(pyfuse3.Operations):
     ) -> memoryview:
         data = self._filesystem.known_bytes(fh, off, size)
         if data is None:
-            with in_time(self._deadline):
+            with Deadline(self._deadline):
                 data = await self._filesystem.read(fh, off, size)
         none_soon()
         return data
