@@ -12,8 +12,9 @@ one descriptor). A read is one of these:
 
 A window is `GROWTH` times what the stream has read in a row, so a reader who stops early
 costs little, up to the limit that comes in with each read. Its far end moves in whole
-runs, so that requests are few and long; a run is an eighth of the window, so that many
-are under way at once.
+runs, so that requests are few and long; a run is an eighth of a window that grows, so that
+many are under way at once, and a quarter of one at its limit: of a single stream that would be
+longer than a run may be, and several streams have as many under way together.
 
 A stream that the reader turned away from is given up, and the `Plan` says what was fetched
 for it in vain: what no other stream of the handle goes on to read. Turned away means: so
@@ -48,7 +49,10 @@ PATIENCE = 2
 PATIENCE_SHARED = 32
 # Reads ahead of a strided stream: each may be a request, so no more than connections.
 MAX_STEPS = 32
-RUNS_PER_WINDOW = 8
+# Runs that a window is worth while it grows, and at its limit. Four files at once took 510 GETs
+# a GiB with an eighth throughout; with a quarter throughout the first 8 MiB came 5-15 % later.
+RUNS_WHILE_GROWING = 8
+RUNS_PER_WINDOW = 4
 
 Stretch = tuple[int, int]  # bytes [start, stop)
 
@@ -151,10 +155,11 @@ class Window:
         if not self._moves(stream, offset, stop):
             return Plan((offset, stop), (), 0, given_up, stream)
         stream.seen += stop - offset
-        window = min(limits.window // len(self._streams), stream.seen * GROWTH)
-        stream.window = max(window, 0)
-        # To the nearest block: a window of almost 16 blocks is worth runs of two.
-        run = min(limits.run, stream.window // RUNS_PER_WINDOW + self._block_size // 2)
+        limit = max(limits.window // len(self._streams), 0)
+        stream.window = min(limit, stream.seen * GROWTH)
+        runs = RUNS_PER_WINDOW if stream.window == limit else RUNS_WHILE_GROWING
+        # To the nearest block: a window of almost 16 blocks is worth runs of four.
+        run = min(limits.run, stream.window // runs + self._block_size // 2)
         run = max(run - run % self._block_size, self._block_size)
         if stream.step == 0:
             ahead = self._forward(stream, file_size, run)

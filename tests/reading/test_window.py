@@ -114,6 +114,22 @@ def test_a_stream_asks_for_every_byte_once_and_stays_ahead(size: int, begin: int
     assert all(run >= MIB for run in grown), "requests are long"
 
 
+def test_runs_are_an_eighth_of_a_window_that_grows_and_a_quarter_of_one_that_is_full() -> None:
+    state = window()
+    runs: dict[int, set[int]] = {}  # by window
+    for offset in range(0, 4 * MIB, 128 * 1024):
+        plan = state.read(offset, 128 * 1024, FILE, Limits(window=12 * MIB, run=8 * MIB))
+        if plan.stream is not None:
+            runs.setdefault(plan.stream.window, set()).add(plan.run)
+    assert runs == {
+        4 * MIB: {MIB},
+        6 * MIB: {MIB},
+        8 * MIB: {MIB},
+        10 * MIB: {MIB},
+        12 * MIB: {3 * MIB},
+    }
+
+
 def test_the_window_grows_with_what_was_read_in_a_row() -> None:
     state = window()
     state.read(0, 4096, FILE, LIMITS)
