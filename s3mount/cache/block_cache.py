@@ -103,7 +103,7 @@ class BlockCache:
             directory: its own directory, mode 0700; may be shared by several mounts.
             size_limit: bytes on disk, value files and database together.
             free_share: the part of the filesystem that is left free for others.
-            queue_limit: bytes that may wait for the writer.
+            queue_limit: bytes of memory that what waits for the writer may keep.
             metrics: counts cache.hits, cache.misses, cache.dropped, cache.evicted,
                 cache.bad, cache.bytes_read, cache.bytes_written.
 
@@ -200,8 +200,12 @@ class BlockCache:
         data: memoryview,
         release: Callable[[], None],
         reclaim: Callable[[], bool] = lambda: False,
+        keeps: int | None = None,
     ) -> bool:
         """Queue a row for the writer. Never blocks.
+
+        `keeps`: bytes of memory that the caller has back only when the row is released, if
+        they are more than the row's.
 
         True: `release()` is called on the trio thread as soon as the bytes are no longer
         needed, whether they could be stored or not; until then they must not change.
@@ -210,7 +214,7 @@ class BlockCache:
         `reclaim()` is called on the trio thread once it is not. It says whether the bytes are
         still there: then they must not change any more, and `release()` follows.
         """
-        return self._writer.put(key, data, release, reclaim)
+        return self._writer.put(key, data, release, reclaim, len(data) if keeps is None else keeps)
 
     # --- failure and recovery -----------------------------------------------------------
 

@@ -118,6 +118,7 @@ class RowWriter:
         data: memoryview,
         release: Callable[[], None],
         reclaim: Callable[[], bool],
+        keeps: int,
     ) -> bool:
         """Queue a row; see `BlockCache.put`."""
         if not self._is_writing or len(data) > self._size_limit // 16:
@@ -125,8 +126,8 @@ class RowWriter:
             return False
         assert self.opened is not None
         digest = key_digest(key)
-        row = PendingRow(key, data, release, self.opened.keys.lacks(digest))
-        if not self._queue.has_room(len(data)):
+        row = PendingRow(key, data, release, keeps, self.opened.keys.lacks(digest))
+        if not self._queue.has_room(keeps):
             self._give_up(self._queue.postpone(row, partial(self._claim, digest, reclaim)))
             self._feed()
             return False

@@ -128,6 +128,10 @@ class Memory:
         self._give_back_excess()
         self.notify()
 
+    def taken_by(self, block: Block) -> int:
+        """Bytes that nobody else has while the block is here."""
+        return len(block.buffer) if block.slot is None else self.block_size
+
     def resize(self, limit: int) -> None:
         """Use so much from now on. What is in use beyond it is given back as it is let go."""
         self.limit = max(self.block_size, min(limit, self._slots * self.block_size))

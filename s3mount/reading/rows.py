@@ -46,8 +46,11 @@ class Cache(Protocol):
         data: memoryview,
         release: Callable[[], None],
         reclaim: Callable[[], bool],
+        keeps: int,
     ) -> bool:
         """Store the row later, and then call `release` on the trio thread.
+
+        Until then `keeps` bytes of memory are nobody else's, as a block's buffer is one.
 
         False: not now. `reclaim` may be called later: True as for `put`, the bytes are still
         those, and are kept until `release`.
@@ -103,7 +106,8 @@ class Rows:
             key = self._key(block.content, row)
             hold = Hold(block, self._memory)
             hold.claim()
-            if not self._cache.put(key, block.buffer[first:stop], hold.release, hold.claim):
+            data, keeps = block.buffer[first:stop], self._memory.taken_by(block)
+            if not self._cache.put(key, data, hold.release, hold.claim, keeps):
                 block.pins -= 1
 
     # --- whole blocks ---------------------------------------------------------------

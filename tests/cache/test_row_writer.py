@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import pytest
 import trio
 
-from s3mount.cache import jobs, two_ways
+from s3mount.cache import jobs, row_writer, two_ways
 from s3mount.cache.block_cache import BlockCache
 from s3mount.cache.block_disk import BlockDisk, Buffer, StoredBlock
 from s3mount.cache.row_index import RowIndex
@@ -154,6 +154,35 @@ async def test_while_the_disk_stalls_the_page_cache_takes_what_comes(
     disk.goes_on.set()
     await cache.flush()
     assert await hits(cache, keys) == [True] * 96
+    await cache.aclose()
+
+
+async def test_small_rows_that_keep_large_buffers_wait_for_no_pause(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(row_writer, "_PAUSE_BETWEEN_ROWS", math.inf)
+    cache = await open_behind(tmp_path)
+    keys = [row_key(n, 1000) for n in range(2)]
+    released: list[str] = []
+    for key in keys:
+        assert released == []
+        data = memoryview(row_bytes(key))
+        assert cache.put(key, data, partial(released.append, key), keeps=MIB)
+    await until(lambda: sorted(released) == keys)  # 2 of the 8 MiB that may wait are kept
+    assert await hits(cache, keys) == [True, True]
+    await cache.aclose()
+
+
+async def test_no_more_memory_is_kept_than_may_be(tmp_path: Path) -> None:
+    cache = await open_behind(tmp_path)
+    keys = [row_key(n, 1000) for n in range(9)]
+    taken = [
+        cache.put(key, memoryview(row_bytes(key)), lambda: None, lambda: True, keeps=MIB)
+        for key in keys
+    ]
+    assert taken == [True] * 8 + [False]
+    await cache.flush()
+    assert await hits(cache, keys) == [True] * 9  # it was written later
     await cache.aclose()
 
 

@@ -16,21 +16,24 @@ def new_queue(limit: int = LIMIT, gather: int = GATHER) -> WriteQueue:
     return WriteQueue(limit=limit, gather=gather, batch_bytes=BATCH_BYTES, batch_rows=BATCH_ROWS)
 
 
-def row(size: int) -> PendingRow:
-    return PendingRow("key", memoryview(bytes(size)), lambda: None)
+def row(size: int, keeps: int | None = None) -> PendingRow:
+    return PendingRow(
+        "key", memoryview(bytes(size)), lambda: None, size if keeps is None else keeps
+    )
 
 
 def due(queue: WriteQueue) -> bool:
     return queue.is_due
 
 
-steps = st.lists(st.one_of(st.integers(0, 60), st.just("take"), st.just("release")), max_size=60)
+sizes = st.tuples(st.integers(0, 60), st.integers(0, 60)).map(lambda pair: (min(pair), max(pair)))
+steps = st.lists(st.one_of(sizes, st.just("take"), st.just("release")), max_size=60)
 
 
 @given(steps=steps)
-def test_against_a_list(steps: list[int | str]) -> None:
+def test_against_a_list(steps: list[tuple[int, int] | str]) -> None:
     queue = new_queue()
-    queued: list[tuple[int, int]] = []
+    queued: list[tuple[int, int]] = []  # number, and what the row keeps
     taken: list[list[PendingRow]] = []
     released: list[int] = []
     for number, step in enumerate(steps):
@@ -47,12 +50,14 @@ def test_against_a_list(steps: list[int | str]) -> None:
                 batch = taken.pop()
                 queue.release(batch)
                 assert released[len(released) - len(batch) :] == [int(row.key) for row in batch]
-        elif isinstance(step, int) and queue.has_room(step):
-            row = PendingRow(str(number), memoryview(bytes(step)), partial(released.append, number))
-            queue.append(row)
-            queued.append((number, step))
-            assert queue.largest >= step
-        held = sum(size for _, size in queued) + sum(len(r.data) for batch in taken for r in batch)
+        elif isinstance(step, tuple) and queue.has_room(step[1]):
+            size, keeps = step
+            queue.append(
+                row(size, keeps)._replace(key=str(number), release=partial(released.append, number))
+            )
+            queued.append((number, keeps))
+            assert queue.largest >= size
+        held = sum(keeps for _, keeps in queued) + sum(r.keeps for batch in taken for r in batch)
         assert queue.waiting_bytes == held <= LIMIT
         assert queue.is_behind == (held > LIMIT * 7 / 8)
         assert len(queue) == len(queued)
@@ -99,6 +104,31 @@ def test_large_rows_are_gathered_until_they_make_a_batch() -> None:
         assert due(queue)
         assert len(queue.take_batch()) == 4
         assert not due(queue)
+
+
+def test_small_rows_that_keep_large_buffers_are_due_when_they_keep_a_quarter() -> None:
+    queue = WriteQueue(limit=100, gather=100, batch_bytes=30, batch_rows=4)
+    for _ in range(2):
+        queue.append(row(2, keeps=24))
+        assert not due(queue)
+        queue.append(row(1))  # this one keeps no more than it has
+        assert not due(queue)
+        queue.append(row(0, keeps=1))
+        assert due(queue)
+        queue.release(queue.take_batch())
+        assert not due(queue)
+
+
+def test_a_row_that_keeps_more_than_may_wait_is_given_up() -> None:
+    queue = new_queue()
+    assert not queue.has_room(LIMIT + 1)
+    assert queue.postpone(row(1, keeps=LIMIT + 1), lambda: True) == 1
+    assert queue.postpone(row(1, keeps=LIMIT), lambda: True) == 0
+    queue.append(row(1, keeps=1))
+    assert queue.catch_up() == 0  # it stays where it is, as there is no room yet
+    queue.release(queue.take_batch())
+    assert queue.catch_up() == 0
+    assert queue.waiting_bytes == LIMIT
 
 
 def test_where_little_may_wait_large_rows_wait_for_nothing() -> None:

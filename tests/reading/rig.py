@@ -110,6 +110,7 @@ class MemoryCache:
     rows_at_once: int = 0
     most_rows_at_once: int = 0
     held: int = 0
+    kept: dict[str, int] = field(default_factory=dict)  # what `put` was told of each row
     is_behind: bool = False
     late: list[Callable[[], bool]] = field(default_factory=list)
     gone: int = 0
@@ -141,8 +142,10 @@ class MemoryCache:
         data: memoryview,
         release: Callable[[], None],
         reclaim: Callable[[], bool],
+        keeps: int,
     ) -> bool:
         """See `Cache`."""
+        self.kept[key] = keeps
         if self.refuses(key):
             return False
         if self.is_behind:

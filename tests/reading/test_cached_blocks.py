@@ -117,6 +117,18 @@ async def test_nobody_waits_for_ever_for_a_cached_row_that_is_read_no_more(
     assert gets(bucket) == []
 
 
+async def test_the_cache_is_told_what_a_row_keeps_from_readers(nursery: trio.Nursery) -> None:
+    """A sector keeps the buffer of its block, which is a whole one but for small files."""
+    bucket = FakeBucket()
+    cache = MemoryCache(nursery)
+    rig = rig_of(bucket, nursery, cache=cache)
+    large, small = bucket.put("large", body(31)), bucket.put("small", body(7))
+    await rig.read(large, 30, 31)
+    await rig.read(small, 0, 1)
+    kept = {key.rpartition("/")[2]: size for key, size in cache.kept.items()}
+    assert kept == {f"{28 * UNIT}+{3 * UNIT}": 16 * UNIT, f"0+{4 * UNIT}": 7 * UNIT}
+
+
 async def test_the_cache_may_come_back_for_a_block_as_long_as_it_is_in_memory(
     nursery: trio.Nursery, autojump_clock: MockClock
 ) -> None:
