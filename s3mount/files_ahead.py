@@ -19,7 +19,7 @@ Must not know: handles, errno, requests.
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from itertools import islice
 
@@ -128,8 +128,15 @@ class FilesAhead:
         """Whether `other` may be one of the next few files behind `place` in some order."""
         if place.prefix != other.prefix:
             return self._is_in_near_directory(place.prefix, other)
-        before, behind = self._rows(place), self._rows(other)
-        return any(0 < b - a < SEARCHED_MOST for a, b in zip(before, behind, strict=True))
+        (shown, collated), (shown_stop, collated_stop) = self._rows(place), self._rows(other)
+        if 0 < shown_stop - shown < SEARCHED_MOST:
+            names = self._tree.file_names(place.prefix, shown + 1, shown_stop)
+            if _are_few(names, place, other):
+                return True
+        if 0 < collated_stop - collated < SEARCHED_MOST:
+            keys = self._collation(place.prefix)[collated + 1 : collated_stop]
+            return _are_few((name for _, _, name in keys), place, other)
+        return False
 
     def _rows(self, place: Place) -> tuple[int, int]:
         """How many names of its directory come before a place: as shown, and by locale.
@@ -166,6 +173,14 @@ class FilesAhead:
                 del self._sorted[next(iter(self._sorted))]
         self._sorted[prefix] = keys
         return keys
+
+
+def _are_few(between: Iterable[str], place: Place, other: Place) -> bool:
+    """Whether a step from one place to the other leaves out less than what ends a streak."""
+    extension = _extension(place.name)
+    if extension == _extension(other.name):
+        between = (name for name in between if _extension(name) == extension)
+    return next(islice(between, REACH - 1, None), None) is None
 
 
 def _extension(name: str) -> str:

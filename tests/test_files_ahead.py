@@ -6,10 +6,12 @@ The bucket is in memory and the clock is trio's, so round trips are counted exac
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import pytest
 import trio
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from trio.testing import MockClock
 
 from s3mount.files_ahead import SORTED_KEPT, SORTED_MOST, FilesAhead
@@ -236,6 +238,73 @@ async def test_shuffled_by_data_loaders(
     assert mount.gets == 5000
     assert mount.metrics["ahead.files"] <= 25
     assert round_trips(took) <= 5000 / processes * 1.01
+
+
+async def test_shuffled_opens_are_hardly_compared(
+    nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether one may follow another is seen from how few files are between."""
+    asked = 0
+    files_after = Tree.files_after
+
+    def counted(tree: Tree, place: Place, *, at: str, up: int = 0) -> Iterator[Place]:
+        nonlocal asked
+        asked += 1
+        return files_after(tree, place, at=at, up=up)
+
+    mount = Mount({f"d/{n:03}.parquet": b"x" for n in range(600)}, nursery)
+    names = await mount.list("d")
+    inos = [await mount.ino(f"d/{name}") for name in names]
+    random.Random(1).shuffle(inos)
+    monkeypatch.setattr(Tree, "files_after", counted)
+    for ino in inos:
+        mount.filesystem.release(mount.filesystem.open(ino))
+    # By chance 1 in 25 is one of the next three behind one of 8, and 6 orders ask the tree.
+    assert 0 < asked <= 600 / 25 * 6 * 1.5
+
+
+names_of_files = st.lists(
+    st.builds("{}.{}".format, st.text("aB-1", min_size=1, max_size=3), st.sampled_from("xyz")),
+    min_size=2, max_size=40, unique=True,
+)  # fmt: skip
+
+
+@given(names=names_of_files, subdirectories=st.integers(0, 10), seed=st.integers(0, 999))
+@settings(deadline=None)
+def test_what_is_too_far_to_be_compared_would_prove_nothing(
+    names: list[str], subdirectories: int, seed: int
+) -> None:
+    """The same is fetched as if all orders were tried at each open."""
+    objects = {f"d/{name}": b"x" for name in names}
+    objects |= {f"d/{name[:-2]}/sub": b"x" for name in names[:subdirectories]}
+
+    async def check() -> None:
+        async with trio.open_nursery() as nursery:
+            mounts = [Mount(objects, nursery), Mount(objects, nursery)]
+            for mount in mounts:
+                for directory in ("d", *(f"d/{name[:-2]}" for name in names[:subdirectories])):
+                    await mount.list(directory)
+                mount.ahead._at = "d/"
+            mounts[1].ahead._streaks._is_near = lambda _place, _other: True
+            for name in _steps(names, random.Random(seed)):
+                place = Place("d/", name)
+                one, other = (mount.ahead._streaks.opened(place) for mount in mounts)
+                assert one == other
+            nursery.cancel_scope.cancel()
+
+    trio.run(check, clock=MockClock(autojump_threshold=0))
+
+
+def _steps(names: list[str], source: random.Random) -> Iterator[str]:
+    """Small steps in some order of the names, and jumps into another."""
+    for _ in range(6):
+        order = sorted(names, key=source.choice([None, str.casefold, str.swapcase, len]))
+        if source.random() < 0.5:
+            order = [name for name in order if name[-1] == order[0][-1]]
+        at = source.randrange(len(order))
+        while at < len(order):
+            yield order[at]
+            at += source.choice([1, 1, 1, 2, 3, 4])
 
 
 async def test_shuffled_over_many_directories(

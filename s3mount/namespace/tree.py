@@ -310,6 +310,17 @@ class Tree:
         directory = self._directories.get(prefix)
         return () if directory is None else directory.entries.names
 
+    def file_names(self, prefix: str, first: int, stop: int) -> Iterator[str]:
+        """Of the known names of a directory, as shown, those from `first` to `stop` of files."""
+        directory = self._directories.get(prefix)
+        if directory is None:
+            return iter(())
+        entries = directory.entries
+        names = entries.names[first:stop]
+        if not entries.directories:
+            return iter(names)
+        return (name for row, name in enumerate(names, first) if not entries.is_directory(row))
+
     # --- asking S3 ----------------------------------------------------------------
 
     async def _light(self, directory: Directory, name: str, asked: float) -> None:
