@@ -93,6 +93,12 @@ def _images(local: Path) -> None:
         _write(local / "train" / f"img{number:05d}.jpg", content)
 
 
+def _tails(local: Path) -> None:
+    for number in range(600):
+        content = random.Random(number).randbytes(700 * 1024)
+        _write(local / "dir" / f"part{number:04d}.parquet", content)
+
+
 def _everyday(local: Path) -> None:
     for number in range(30):
         _write(local / f"lib/package{number}/__init__.py", b"")
@@ -115,6 +121,7 @@ LOCAL: Mapping[str, Callable[[Path], None]] = {
     "tree10000": _tree(500, 20),
     "gzips": _gzips,
     "images": _images,
+    "tails": _tails,
     "everyday": _everyday,
 }
 """Those with a local copy."""

@@ -157,6 +157,40 @@ def _bare_random(stage: Stage) -> Outcome:
     return Outcome(statistics.median(seconds) * 1000)
 
 
+def _tails(stage: Stage) -> Outcome:
+    """The end of every file, as of archives and columns, shuffled over 32 readers: reads/s."""
+    names = sorted(os.listdir(stage.root / "dir"))
+    random.Random(7).shuffle(names)
+
+    def read(name: str) -> bool:
+        with (stage.root / "dir" / name).open("rb", buffering=0) as file:
+            file.seek(-BLOCK, os.SEEK_END)
+            end = file.read(BLOCK)
+        return (stage.local / "dir" / name).read_bytes()[-BLOCK:] == end
+
+    start = time.perf_counter()
+    with ThreadPoolExecutor(READERS) as pool:
+        right = list(pool.map(read, names))
+    seconds = time.perf_counter() - start
+    wrong = next((name for name, is_right in zip(names, right, strict=True) if not is_right), "")
+    return Outcome(len(names) / seconds, {}, wrong, len(names))
+
+
+def _bare_tails(stage: Stage) -> Outcome:
+    sizes = {path.name: path.stat().st_size for path in (stage.local / "dir").iterdir()}
+    names = sorted(sizes)
+    start = time.perf_counter()
+
+    def read(number: int) -> None:
+        client = BareClient(stage)
+        for name in names[number::READERS]:
+            client.get(f"dir/{name}", sizes[name] - BLOCK, BLOCK)
+
+    with ThreadPoolExecutor(READERS) as pool:
+        list(pool.map(read, range(READERS)))
+    return Outcome(len(names) / (time.perf_counter() - start))
+
+
 def _zcat(stage: Stage) -> Outcome:
     seconds, _ = run(["bash", "-c", f"zcat {stage.root / 'big.gz'} > /dev/null"])
     return Outcome(seconds)
@@ -210,6 +244,8 @@ STREAMS = (
     Row("random-32", "random", "the same, 32 readers", "reads/s", "big", _random_readers, True,
         timeout=60, patience=2, most_fetched=GIB * 9 // 10,
         limits=(Limit("GET x32", _bare_readers),), reach="1,000"),
+    Row("tails", "random", "the last 4 KiB of 600 files of 700 KiB, 32 readers", "reads/s", "tails",
+        _tails, True, timeout=60, limits=(Limit("GET x32", _bare_tails),)),
     Row("zcat", "zcat", "zcat of a large .gz, cold", "s", "archive", _zcat, timeout=90,
         patience=_PATIENCE, verify=lambda stage: _compare(stage, "big.gz"),
         limits=(local_file(_zcat),), reach="1.1 of the local disk"),
