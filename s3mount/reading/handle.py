@@ -62,12 +62,13 @@ class Handle:
             self._fetcher.request(content, start, stop, urgent=True)
         self._look_ahead(plan)
         stream = plan.stream
+        goes_on = stream is not None and stream.comes_back(self._fetcher.geometry.block_size)
         self._under_way += 1
         if stream is not None:
             stream.pending += 1
         try:
             stop = min(offset + size, end)
-            return await self._fetcher.read(content, offset, stop, goes_on=stream is not None)
+            return await self._fetcher.read(content, offset, stop, goes_on=goes_on)
         finally:
             self._under_way -= 1
             if stream is not None:

@@ -79,6 +79,12 @@ class Stream:
         """What was asked for ahead of the position."""
         return min(self.position, self.ahead), max(self.position, self.ahead)
 
+    def comes_back(self, block_size: int) -> bool:
+        """Whether the next read may want more of the block in which the last one ended."""
+        if self.step in (0, BACKWARD):
+            return True
+        return self.position // block_size == (self.position + self.step) // block_size
+
     def fell_short(self, start: int, reached: int) -> None:
         """Of what the last plan had ahead, only what comes before `reached` was asked for.
 

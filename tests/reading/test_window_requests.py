@@ -152,6 +152,21 @@ async def test_a_strided_reader_fetches_its_sectors_ahead_and_nothing_between(
         assert trio.current_time() - began < 64 * 0.026 / 4
 
 
+@pytest.mark.parametrize("step", [MIB, MIB // 4])
+async def test_a_strided_reader_needs_no_more_memory_than_it_reads_ahead(
+    autojump_clock: MockClock, step: int
+) -> None:
+    """Blocks that it has left behind make room."""
+    async with rig(memory=40 * MIB) as it:
+        handle, began = it.open(), trio.current_time()
+        for offset in range(0, len(BIG), step):
+            assert await handle.read(offset, 4 * KIB) == BIG[offset : offset + 4 * KIB]
+        # Five doublings, and then 32 reads a round trip.
+        assert trio.current_time() - began < (7 + len(BIG) / step / 32) * 0.03
+        starts = [start for start, _ in it.gets]
+        assert len(set(starts)) == len(starts)
+
+
 async def test_streams_that_share_a_handle_fetch_each_byte_once(autojump_clock: MockClock) -> None:
     async with rig() as it:
         handle = it.open()
