@@ -54,7 +54,9 @@ class Handle:
         window = self._window
         if window is None:
             geometry = self._fetcher.geometry
-            window = self._window = Window(geometry.block_size, geometry.sector_size)
+            window = self._window = Window(
+                geometry.block_size, geometry.sector_size, self._readahead.jumps
+            )
         plan = window.read(offset, size, end, self._readahead.limits, alone=alone)
         start, stop = plan.demand
         if plan.ahead or stop > offset + size:
@@ -105,8 +107,10 @@ class Handle:
         self._window = None
 
     def _leave_content(self) -> None:
-        for start, stop in self._window.wanted if self._window is not None else ():
-            self._disclaim(start, stop)
+        if self._window is not None:
+            self._window.leave()
+            for start, stop in self._window.wanted:
+                self._disclaim(start, stop)
         self._content.readers -= 1
 
     def _disclaim(self, start: int, stop: int) -> None:

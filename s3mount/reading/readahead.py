@@ -1,11 +1,12 @@
-"""How the memory that reading ahead may use is divided among the handles that do.
+"""How the memory that reading ahead may use is divided among the handles that do, and what one
+learns from another.
 
 Pure arithmetic; knows no buffers.
 """
 
 from __future__ import annotations
 
-from s3mount.reading.window import Limits
+from s3mount.reading.window import Jumps, Limits
 
 # Of all buffers, what is never read ahead: it serves those who wait, and the cache's writer.
 RESERVE = 0.1
@@ -37,6 +38,7 @@ class Readahead:
         run = min(LONGEST_RUN, self._budget // RUNS + block_size // 2)
         self._run = max(block_size, run - run % block_size)
         self._streaming = 0
+        self.jumps = Jumps()
 
     def join(self) -> None:
         """One more handle reads ahead."""

@@ -4,7 +4,8 @@ A handle may carry several interleaved streams (a tar of two members, eight thre
 one descriptor). A read is one of these:
 
     at offset 0      the whole first block is fetched: most files are read from the start
-    alone            exactly what is asked: it may be random access
+    alone            exactly what is asked: it may be random access; or as much as was read
+                     in a row after the last jumps (`Jumps`), if each of them went on
     going on         it begins where an earlier read ended, or ends where one began: a
                      stream, forward or backward, with a window of bytes fetched beyond it
     in step          the third at one distance, one by one: a strided stream; the next reads
@@ -54,7 +55,32 @@ MAX_STEPS = 32
 RUNS_WHILE_GROWING = 8
 RUNS_PER_WINDOW = 4
 
+# Jumps that went on, before the next one is expected to; and what is fetched for it at most.
+JUMPS_PROOF = 2
+LONGEST_JUMP = 4 * 1024 * 1024
+
 Stretch = tuple[int, int]  # bytes [start, stop)
+
+
+class Jumps:
+    """How far readers went on, lately, from where they had jumped to: not to a file's start.
+
+    One for all handles: `tail -c 1M *` jumps once in each file, and who reads the members of
+    an archive, or columns, jumps in one. The shortest of the last ones is what is expected, so
+    that one random read puts an end to it.
+    """
+
+    def __init__(self) -> None:
+        self._lately = deque([0] * JUMPS_PROOF, maxlen=JUMPS_PROOF)
+
+    @property
+    def expected(self) -> int:
+        """Bytes that will be read in a row after a jump."""
+        return min(LONGEST_JUMP, *self._lately)
+
+    def note(self, length: int) -> None:
+        """After a jump so many bytes were read in a row."""
+        self._lately.append(length)
 
 
 @dataclass(slots=True, eq=False)
@@ -73,6 +99,8 @@ class Stream:
     window: int = 0  # bytes worth having beyond the position
     pending: int = 0  # reads of it that were not answered yet; the handle counts them
     patience: int = PATIENCE
+    hoped: int = 0  # bytes that are worth having, all in all, of what a jump began
+    is_proven: bool = True  # False: a jump alone began it
 
     @property
     def wanted(self) -> Stretch:
@@ -128,9 +156,11 @@ class Limits(NamedTuple):
 class Window:
     """The streams of one handle."""
 
-    def __init__(self, block_size: int, sector_size: int) -> None:
+    def __init__(self, block_size: int, sector_size: int, jumps: Jumps) -> None:
         self._block_size = block_size
         self._sector_size = sector_size
+        self._jumps = jumps
+        self._jump: Stream | Stretch | None = None  # what the last one led to
         self._streams: list[Stream] = []
         self._lone: deque[Stretch] = deque(maxlen=MAX_LONE)
         self._reads = 0
@@ -139,6 +169,10 @@ class Window:
     def wanted(self) -> list[Stretch]:
         """What was asked for ahead of all streams."""
         return [stream.wanted for stream in self._streams]
+
+    def leave(self) -> None:
+        """Nothing more will be read."""
+        self._end_jump()
 
     def read(
         self, offset: int, size: int, file_size: int, limits: Limits, *, alone: bool = True
@@ -149,7 +183,11 @@ class Window:
         """
         self._reads += 1
         stop = min(offset + size, file_size)
-        stream = self._stream_of(offset, stop) or self._new_stream(offset, stop, alone=alone)
+        stream = self._stream_of(offset, stop)
+        if stream is not None:
+            stream.is_proven = True
+        else:
+            stream = self._new_stream(offset, stop, alone=alone) or self._jump_to(offset, stop)
         if stream is None:
             self._lone.append((offset, stop))
             first = min(max(stop, self._block_size), file_size) if offset == 0 else stop
@@ -162,7 +200,7 @@ class Window:
             return Plan((offset, stop), (), 0, given_up, stream)
         stream.seen += stop - offset
         limit = max(limits.window // len(self._streams), 0)
-        stream.window = min(limit, stream.seen * GROWTH)
+        stream.window = min(limit, self._worth(stream))
         runs = RUNS_PER_WINDOW if stream.window == limit else RUNS_WHILE_GROWING
         # To the nearest block: a window of almost 16 blocks is worth runs of four.
         run = min(limits.run, stream.window // runs + self._block_size // 2)
@@ -180,7 +218,9 @@ class Window:
     def _stream_of(self, offset: int, stop: int) -> Stream | None:
         best, nearest = None, SLACK + 1
         for stream in self._streams:
-            if stream.step == 0:
+            if not stream.is_proven:
+                distance = 0 if offset == stream.position else SLACK + 1
+            elif stream.step == 0:
                 distance = abs(offset - stream.position)
             elif stream.step == BACKWARD:
                 distance = abs(stop - stream.position)
@@ -204,6 +244,8 @@ class Window:
                 continue
             self._lone.remove(lone)
             self._streams.append(stream)
+            if lone == self._jump and stream.step == 0:
+                self._jump = stream
             return stream
         return self._new_strided(offset) if alone else None
 
@@ -223,6 +265,39 @@ class Window:
         self._lone.pop()
         self._streams.append(stream)
         return stream
+
+    def _jump_to(self, offset: int, stop: int) -> Stream | None:
+        """The stream that a read which goes on with none is expected to begin, if any."""
+        if not offset:
+            return None
+        self._end_jump()
+        expected = self._jumps.expected
+        if expected <= max(self._sector_size, stop - offset):
+            self._jump = offset, stop
+            return None
+        # A sector more than that: so there is something to give up at its end.
+        hoped = expected + self._sector_size
+        stream = Stream(offset, offset, 0, seen=0, used=0, hoped=hoped, is_proven=False)
+        self._streams.append(stream)
+        self._jump = stream
+        return stream
+
+    def _end_jump(self) -> None:
+        if self._jump is None:
+            return
+        if isinstance(self._jump, Stream):
+            self._jumps.note(self._jump.seen)
+        else:
+            start, stop = self._jump
+            self._jumps.note(stop - start)
+        self._jump = None
+
+    @staticmethod
+    def _worth(stream: Stream) -> int:
+        """Bytes worth having beyond the position."""
+        if stream.seen < stream.hoped:
+            return stream.hoped - stream.seen
+        return stream.seen * GROWTH
 
     @staticmethod
     def _moves(stream: Stream, offset: int, stop: int) -> bool:
@@ -264,7 +339,7 @@ class Window:
             end = file_size
         else:
             unit = run if stream.window >= 2 * run else self._block_size
-            if stream.window < self._block_size:
+            if stream.window < self._block_size or stream.seen < stream.hoped:
                 unit = self._sector_size
             end -= end % unit
         if end <= begin:

@@ -10,9 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from s3mount.reading.window import (
+    LONGEST_JUMP,
     MAX_STREAMS,
     PATIENCE,
     SLACK,
+    Jumps,
     Limits,
     Plan,
     Stream,
@@ -39,8 +41,19 @@ reads = st.lists(
 )
 
 
-def window() -> Window:
-    return Window(BLOCK, SECTOR)
+def window(jumps: Jumps | None = None) -> Window:
+    return Window(BLOCK, SECTOR, jumps or Jumps())
+
+
+def went_on(*lengths: int) -> Jumps:
+    """What is known after jumps that went on for so many bytes, each in a file of its own."""
+    jumps = Jumps()
+    for size in lengths:
+        state = window(jumps)
+        for offset in range(100 * MIB, 100 * MIB + size, 4096):
+            state.read(offset, 4096, FILE, LIMITS)
+        state.leave()
+    return jumps
 
 
 def length(stretches: tuple[Stretch, ...]) -> int:
@@ -160,6 +173,60 @@ def test_an_established_stream_may_come_out_of_order(numbers: random.Random) -> 
         asked += plan.ahead
     assert asked[-1][1] >= 40 * MIB
     assert all(before[1] <= behind[0] for before, behind in pairwise(asked))
+
+
+def test_who_jumps_as_others_did_has_all_of_it_fetched_at_once() -> None:
+    state = window(went_on(MIB, 2 * MIB))
+    offset = 7 * MIB + 4096
+    plan = state.read(offset, 4096, FILE, LIMITS)
+    assert plan.demand == (offset, offset + 4096)
+    assert plan.ahead == ((offset + 4096, 8 * MIB + SECTOR),)
+    for at in range(offset + 4096, offset + MIB, 4096):
+        assert state.read(at, 4096, FILE, LIMITS).ahead == ()
+    # It goes on, so it is a stream like any other.
+    ahead = [state.read(at, 4096, FILE, LIMITS).ahead for at in range(offset + MIB, 9 * MIB, 4096)]
+    assert sum(map(length, ahead)) > LIMITS.window // 2
+
+
+@pytest.mark.parametrize("lengths", [(MIB,), (MIB, MIB, 4096), (MIB, SECTOR)])
+def test_a_jump_is_random_access_unless_all_of_the_last_went_on(lengths: tuple[int, ...]) -> None:
+    plan = window(went_on(*lengths)).read(7 * MIB, 4096, FILE, LIMITS)
+    assert plan == Plan((7 * MIB, 7 * MIB + 4096), (), 0, (), None)
+
+
+def test_what_is_expected_of_a_jump_is_bounded() -> None:
+    jumps = went_on(30 * MIB, 30 * MIB)
+    plan = window(jumps).read(7 * MIB, 4096, FILE, LIMITS)
+    assert length(plan.ahead) == LONGEST_JUMP + SECTOR - 4096
+    plan = window(jumps).read(7 * MIB, 4096, FILE, Limits(window=0, run=MIB))
+    assert plan.ahead == ()
+    # A read that asks for more than is expected tells all that it wants.
+    plan = window(went_on(MIB, MIB)).read(7 * MIB, MIB, FILE, LIMITS)
+    assert plan.ahead == ()
+
+
+def test_jumps_in_one_file_tell_of_each_other_and_reads_from_its_start_tell_nothing() -> None:
+    jumps = Jumps()
+    state = window(jumps)
+    for begin in (200 * MIB, 0, 50 * MIB, 100 * MIB):
+        assert jumps.expected == 0
+        for offset in range(begin, begin + MIB, 128 * 1024):
+            state.read(offset, 128 * 1024, FILE, LIMITS)
+    assert state.read(150 * MIB, 4096, FILE, LIMITS).ahead == (
+        (150 * MIB + 4096, 151 * MIB + SECTOR),
+    )
+
+
+def test_random_reads_after_jumps_that_went_on_cost_one_guess() -> None:
+    """And a read near to where one was expected to go on is not taken for its own."""
+    state = window(went_on(MIB, MIB))
+    assert length(state.read(7 * MIB, 4096, FILE, LIMITS).ahead) == MIB + SECTOR - 4096
+    given_up: list[Stretch] = []
+    for offset in (7 * MIB + 300_000, 90 * MIB, 8 * MIB, 7 * MIB + 8192):
+        plan = state.read(offset, 4096, FILE, LIMITS)
+        assert (plan.ahead, plan.stream) == ((), None)
+        given_up += plan.given_up
+    assert given_up == [(7 * MIB + 4096, 8 * MIB + SECTOR)]
 
 
 def test_reading_backward_is_a_stream_too() -> None:

@@ -152,6 +152,24 @@ async def test_a_strided_reader_fetches_its_sectors_ahead_and_nothing_between(
         assert trio.current_time() - began < 64 * 0.026 / 4
 
 
+async def test_the_ends_of_files_take_a_round_trip_each_when_that_is_known(
+    autojump_clock: MockClock,
+) -> None:
+    async with rig() as it:
+        took, requests = [], []
+        for name in "abcd":
+            it.info = it.bucket.put(name, BIG)
+            handle, began, before = it.open(), trio.current_time(), len(it.gets)
+            await stream(handle, 63 * MIB, 64 * MIB, size=8 * KIB)
+            handle.close()
+            took.append(trio.current_time() - began)
+            requests.append(len(it.gets) - before)
+        assert all(2 * 0.025 < seconds < 2 * 0.025 + MIB / 90e6 for seconds in took[:2])
+        assert all(0.025 < seconds < 0.025 + MIB / 90e6 for seconds in took[2:])
+        assert requests == [8, 8, 2, 2]
+        assert it.fetched == 4 * MIB
+
+
 @pytest.mark.parametrize("step", [MIB, MIB // 4])
 async def test_a_strided_reader_needs_no_more_memory_than_it_reads_ahead(
     autojump_clock: MockClock, step: int
