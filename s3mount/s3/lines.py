@@ -99,29 +99,33 @@ class _OddReading(Generic[T]):
         self._connection = connection
         self._head = head
         self._lock = threading.Lock()  # over the two below
-        self._is_over = self._is_abandoned = False
+        self._is_reading = self._is_abandoned = False
         self.is_kept = False  # whether the connection is handed back, to be used again
 
     def run(self) -> T:
-        """In the thread."""
+        """In the thread, which whoever was cancelled at once never reaches."""
+        with self._lock:
+            if self._is_abandoned:
+                raise Closed
+            self._is_reading = True
         try:
             return self._ask.receive(self._connection, self._head, lambda _: None)
         finally:
             with self._lock:
-                self._is_over = True
+                self._is_reading = False
                 self.is_kept = self._ask.keep and not self._is_abandoned
             if not self.is_kept:
                 self._connection.close()
 
     def abandon(self) -> None:
-        """On the trio thread: end it, or close what it would have handed back."""
+        """On the trio thread: end it, or close what no thread reads or will read."""
         with self._lock:
             self._is_abandoned, self.is_kept = True, False
-            is_over = self._is_over
-        if is_over:
-            self._connection.close()
-        else:
+            is_reading = self._is_reading
+        if is_reading:
             self._connection.shut_down()
+        else:
+            self._connection.close()
 
 
 class Lines:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 
+import outcome
 import pytest
 import trio
 import trio.testing
@@ -212,6 +213,35 @@ async def test_who_is_cancelled_leaves_at_once_and_the_connection_ends(rig: Rig)
     assert await rig.ask() == BODY.encode()
     assert bytes(question.body) == had
     assert rig.server.connections == 2
+
+
+async def test_who_is_cancelled_as_an_odd_answer_comes_leaves_no_connection_open(
+    scripted: ScriptedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the answer's first bytes and the thread that is to read it, which never begins."""
+    rig = Rig(scripted)
+    scripted.script(Answer(ODD, "hold"), GOOD)
+    scope = trio.CancelScope()
+    used: list[Connection] = []
+    reschedule = trio.lowlevel.reschedule
+
+    def and_cancel(task: trio.lowlevel.Task, result: outcome.Outcome[None]) -> None:
+        reschedule(task, result)
+        if isinstance(result, outcome.Error):
+            scope.cancel()
+
+    class Watched(Question):
+        def advance(self, connection: Connection, tell: Callable[[int], None]) -> bool:
+            used[:] = [connection]
+            return super().advance(connection, tell)
+
+    with scope, monkeypatch.context() as patch:
+        patch.setattr(trio.lowlevel, "reschedule", and_cancel)
+        await rig.lines.run(Watched())
+    assert scope.cancelled_caught
+    assert [connection.fileno() for connection in used] == [-1]
+    assert await rig.ask() == BODY.encode()
+    await rig.lines.aclose()
 
 
 @pytest.mark.parametrize("is_long", [False, True])
