@@ -193,7 +193,7 @@ def _filesystem(
         connections=config.max_connections,
     )
     readahead = Readahead(memory.limit, config.block_size, beside_cache=block_cache is not None)
-    ahead = FilesAhead(tree, fetcher, metrics, config.readahead_files)
+    ahead = FilesAhead(tree, fetcher, readahead, metrics, config.readahead_files)
     return Filesystem(tree, fetcher, readahead, _look(config), ahead)
 
 

@@ -2,7 +2,8 @@
 
 `grep -r`, `cat *`, `tar`, `cp -r` open the files of a directory one after the other; every
 one would pay a round trip. `Streaks` recognises the order, and this module turns what it
-wants into requests: a small file is fetched whole, of a large one the first block. The
+wants into requests: a small file is fetched whole, of a large one the first block, unless
+large ones are not read from there: `tail`, or the footers of columns. The
 budget is the memory's: what does not fit is asked for again with a later step.
 
 Orders tried (which tool uses which), each among all files and among those of one extension
@@ -31,6 +32,7 @@ from s3mount.namespace.lookahead import REACH, STREAKS_KEPT, Streaks
 from s3mount.namespace.order import Place, place_of
 from s3mount.namespace.tree import Tree
 from s3mount.reading.fetcher import Fetcher
+from s3mount.reading.readahead import Readahead
 
 # Entries looked through for the next file of the same extension.
 SEARCHED_MOST = 256
@@ -47,9 +49,12 @@ Order = Callable[[Place], Iterator[Place]]
 class FilesAhead:
     """Fetches ahead of files that are opened in some order, at most `most` of them."""
 
-    def __init__(self, tree: Tree, fetcher: Fetcher, metrics: Metrics, most: int) -> None:
+    def __init__(
+        self, tree: Tree, fetcher: Fetcher, readahead: Readahead, metrics: Metrics, most: int
+    ) -> None:
         self._tree = tree
         self._fetcher = fetcher
+        self._readahead = readahead
         self._metrics = metrics
         self._at = ""  # the directory of the file opened last
         # Of the places compared lately, the latest last: names of the directory, and `_rows`.
@@ -75,11 +80,20 @@ class FilesAhead:
         self._at = parent.directory.prefix
         wanted = self._streaks.opened(Place(self._at, node.name))
         for i, place in enumerate(wanted):
-            if not self._fetch(place):
+            if self._is_read_elsewhere(place):
+                self._streaks.refused([place])
+            elif not self._fetch(place):
                 self._streaks.refused(wanted[i:])
                 break
         while self._streaks.wasted:
             self._give_up(self._streaks.wasted.pop())
+
+    def _is_read_elsewhere(self, place: Place) -> bool:
+        """Whether the file's first block is not what will be read."""
+        if self._readahead.begins_at_start:
+            return False
+        info = self._tree.info(place)
+        return info is not None and info.size > self._fetcher.geometry.block_size
 
     def _fetch(self, place: Place) -> bool:
         """Have the start of a file fetched; False when memory is full."""

@@ -60,9 +60,9 @@ class Mount:
             scope="test",
             connections=64,
         )
-        self.ahead = FilesAhead(self.tree, fetcher, self.metrics, most)
-        look = Look(0, 0, 0o644, 0o755, 0)
         readahead = Readahead(memory, BLOCK)
+        self.ahead = FilesAhead(self.tree, fetcher, readahead, self.metrics, most)
+        look = Look(0, 0, 0o644, 0o755, 0)
         self.filesystem = Filesystem(self.tree, fetcher, readahead, look, self.ahead)
 
     @property
@@ -354,6 +354,23 @@ async def test_of_large_files_the_first_block_is_fetched(
     await mount.read_all(paths[3:])
     fetched = sum(r.size for r in mount.bucket.requests if r.kind == "get")
     assert fetched == sum(map(len, objects.values()))
+
+
+async def test_of_large_files_that_are_read_at_their_end_nothing_is_fetched(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    """Until they are read from their start again."""
+    files = {f"d/{n:02}": bytes(2 * BLOCK + n) for n in range(60)}
+    mount = Mount(files, nursery)
+    await mount.list("d")
+    for path in list(files)[:30]:
+        fh = mount.filesystem.open(await mount.ino(path))
+        assert len(await mount.filesystem.read(fh, len(files[path]) - 100, 100)) == 100
+        mount.filesystem.release(fh)
+    assert mount.metrics["ahead.files"] == 1  # by the third, as it is opened
+    assert mount.gets == 30 + 1
+    await mount.read_all(list(files)[30:])
+    assert mount.metrics["ahead.files"] > 25
 
 
 async def test_empty_and_archived_files_are_not_fetched(

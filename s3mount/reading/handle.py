@@ -57,6 +57,8 @@ class Handle:
             window = self._window = Window(
                 geometry.block_size, geometry.sector_size, self._readahead.jumps
             )
+            if end > geometry.block_size:
+                self._readahead.begin(offset)
         plan = window.read(offset, size, end, self._readahead.limits, alone=alone)
         start, stop = plan.demand
         if plan.ahead or stop > offset + size:

@@ -6,6 +6,8 @@ Pure arithmetic; knows no buffers.
 
 from __future__ import annotations
 
+from collections import deque
+
 from s3mount.reading.window import Jumps, Limits
 
 # Of all buffers, what is never read ahead: it serves those who wait, and the cache's writer.
@@ -21,6 +23,9 @@ WAITED_FOR = 2
 # per connection, 16 runs of 4 MiB bring 0.95 GB/s, 8 of 8 MiB 0.57, 64 of 1 MiB take a core.
 RUNS = 16
 LONGEST_RUN = 8 * 1024 * 1024
+# Files of more than a block whose first read is remembered: when none of these was at the start,
+# the next one's is not expected there.
+BEGUN_KEPT = 3
 
 
 class Readahead:
@@ -39,6 +44,7 @@ class Readahead:
         self._run = max(block_size, run - run % block_size)
         self._streaming = 0
         self.jumps = Jumps()
+        self._at_start = deque([True] * BEGUN_KEPT, maxlen=BEGUN_KEPT)
 
     def join(self) -> None:
         """One more handle reads ahead."""
@@ -47,6 +53,15 @@ class Readahead:
     def leave(self) -> None:
         """One handle fewer reads ahead."""
         self._streaming -= 1
+
+    def begin(self, offset: int) -> None:
+        """Somebody begins to read a file of more than a block here."""
+        self._at_start.append(not offset)
+
+    @property
+    def begins_at_start(self) -> bool:
+        """Whether large files are read from their start, if any of the last ones was."""
+        return any(self._at_start)
 
     @property
     def limits(self) -> Limits:

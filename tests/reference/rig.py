@@ -46,5 +46,5 @@ def filesystem_of(
     )
     readahead = Readahead(memory.limit, BLOCK)
     look = Look(uid=1, gid=2, file_mode=0o644, dir_mode=0o755, directory_mtime_ns=10**18)
-    ahead = FilesAhead(tree, fetcher, Metrics(), files_ahead)
+    ahead = FilesAhead(tree, fetcher, readahead, Metrics(), files_ahead)
     return Filesystem(tree, fetcher, readahead, look, ahead), tree
