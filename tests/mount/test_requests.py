@@ -17,6 +17,8 @@ from tests.servers import Server
 
 HOUR = ("--metadata-ttl", "1h", "--negative-ttl", "1h", *SENT_ONCE)
 DIRECTORIES, FILES = 3, 1000
+KIB = 1024
+MIB = 1024 * KIB
 HANDFUL = 5  # of LISTs beside those that must be: some are sent on the chance that they help
 
 
@@ -320,6 +322,32 @@ def test_a_random_read_fetches_one_sector(bucket: Bucket, mount: Mounts) -> None
     [request] = bucket.server.requests()
     start, stop = map(int, request["range"].removeprefix("bytes=").split("-"))
     assert stop - start + 1 == 128 * 1024
+
+
+def test_the_ends_of_large_files_cost_two_gets_each_once_that_is_known(
+    bucket: Bucket, mount: Mounts
+) -> None:
+    """One for what is waited for, and one for the rest; of the starts next to none."""
+    size = 3 * MIB
+    files = {f"d/{n}": os.urandom(size) for n in range(6)}
+    bucket.put(files)
+    mounted = mount(bucket.name, *HOUR)
+    assert run("ls", mounted.path / "d").split() == [str(n) for n in range(6)]
+    bucket.server.reset()
+    for key, data in files.items():
+        end = subprocess.run(
+            ["tail", "-c", "1M", mounted.path / key], capture_output=True, check=True
+        )
+        assert end.stdout == data[-MIB:]
+    ranges: dict[str, list[tuple[int, int]]] = {key: [] for key in files}
+    for request in bucket.server.requests():
+        start, stop = map(int, request["range"].removeprefix("bytes=").split("-"))
+        key = request["path"].removeprefix(f"/{bucket.name}/")
+        ranges[key].append((start, stop + 1))
+    assert sum(start == 0 for starts in ranges.values() for start, _ in starts) <= 1
+    for key in list(files)[2:]:
+        later = sorted(each for each in ranges[key] if each[0])
+        assert later == [(2 * MIB, 2 * MIB + 128 * KIB), (2 * MIB + 128 * KIB, size)]
 
 
 def test_after_a_remount_the_disk_cache_answers(bucket: Bucket, mount: Mounts) -> None:
