@@ -11,7 +11,7 @@ import trio.testing
 
 from s3mount.errors import Throttled, Unreachable
 from s3mount.s3.bucket import Bucket
-from s3mount.s3.wire import Connection
+from s3mount.s3.wire import Connection, Head
 from tests.contract.conftest import Subject
 from tests.s3.scripted import Answer, ScriptedServer, error, part
 
@@ -135,20 +135,19 @@ async def test_cancelled_while_a_thread_reads_a_refusal(
     liar: Bucket, scripted: ScriptedServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     closed_by: list[threading.Thread] = []
-    close, set_blocking = Connection.close, Connection.set_blocking
-    handed_over = trio.Event()
+    close, read_text = Connection.close, Connection.read_text
+    begun = threading.Event()
 
     def note(connection: Connection) -> None:
         closed_by.append(threading.current_thread())
         close(connection)
 
-    def hand_over(connection: Connection, *, blocking: bool) -> None:
-        set_blocking(connection, blocking=blocking)
-        if blocking:
-            handed_over.set()
+    def begin(connection: Connection, head: Head) -> bytes:
+        begun.set()
+        return read_text(connection, head)
 
     monkeypatch.setattr(Connection, "close", note)
-    monkeypatch.setattr(Connection, "set_blocking", hand_over)
+    monkeypatch.setattr(Connection, "read_text", begin)
     held = Answer(REFUSED[:-10], "hold", rest=REFUSED[-10:])
     scripted.script(held)
     async with trio.open_nursery() as nursery:
@@ -157,8 +156,7 @@ async def test_cancelled_while_a_thread_reads_a_refusal(
             await liar.get_range("a", 0, views(100), etag=None)
 
         nursery.start_soon(read)
-        await handed_over.wait()
-        await trio.testing.wait_all_tasks_blocked()
+        await trio.to_thread.run_sync(begun.wait)
         nursery.cancel_scope.cancel()
     # Whoever reads closes: by its next recv(2), the descriptor might be another connection's.
     assert threading.main_thread() not in closed_by
